@@ -146,9 +146,12 @@ class ModelConfig(_Section):
 
     architecture: Literal["rsunet", "monai_unet", "mednext"] = "rsunet"
     """Residual symmetric U-Net for anisotropic volumes, MONAI's U-Net (fastest), or MedNeXt."""
-    filters: Annotated[
-        tuple[PositiveInt, ...], Field(min_length=2, max_length=7)
-    ] = (24, 48, 96, 192)
+    filters: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=7)] = (
+        24,
+        48,
+        96,
+        192,
+    )
     """Feature maps at each level, finest first; their number is the depth."""
     rsunet_norm: Literal["batch", "group", "instance"] = "batch"
     """Normalisation of feature maps in RSUNet."""
@@ -402,7 +405,9 @@ def build_config(tree: Mapping[str, Any], where: str = "configuration") -> Confi
         ) from None
 
 
-def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(
+    tree: Mapping[str, Any], overrides: Sequence[str]
+) -> dict[str, Any]:
     """Return the tree with dotted ``key=value`` settings applied; values are YAML."""
     result = _copy(tree)
     for override in overrides:
@@ -422,9 +427,8 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
 
 def dump_config(config: Config) -> str:
     """Return the whole resolved configuration as YAML."""
-    return yaml.safe_dump(
-        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-    )
+    tree = config.model_dump(mode="json")
+    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 
 def _read_tree(name: str | Path) -> dict[str, Any]:
@@ -453,7 +457,9 @@ def _read_tree(name: str | Path) -> dict[str, Any]:
         where = str(error).replace("\n", " ")
         raise DataError(f"{name} is not valid YAML: {where}") from None
     if not isinstance(tree, dict):
-        raise DataError(f"{name} must be a mapping of sections such as data: and model:")
+        raise DataError(
+            f"{name} must be a mapping of sections such as data: and model:"
+        )
     return tree
 
 

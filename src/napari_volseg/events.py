@@ -118,13 +118,7 @@ class Finished:
 
 
 Event = (
-    Started
-    | Progress
-    | Validated
-    | PreviewReady
-    | CheckpointSaved
-    | Notice
-    | Finished
+    Started | Progress | Validated | PreviewReady | CheckpointSaved | Notice | Finished
 )
 
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Event)}

@@ -99,7 +99,9 @@ def window_starts(length: int, window: int, overlap: float) -> tuple[int, ...]:
         raise ValueError(f"axis of {length} voxels is shorter than window {window}")
     n_steps = -(-(length - window) // max(1, round(window * (1 - overlap))))
     last = length - window
-    return tuple(round(last * i / n_steps) for i in range(n_steps + 1)) if last else (0,)
+    return (
+        tuple(round(last * i / n_steps) for i in range(n_steps + 1)) if last else (0,)
+    )
 
 
 def blend_profile(window: int) -> NDArray[np.float32]:
@@ -112,7 +114,8 @@ def blend_profile(window: int) -> NDArray[np.float32]:
     """
     centre = (window - 1) / 2
     offset = (np.arange(window) - centre) / max(window / 8, 1e-6)
-    return np.maximum(np.exp(-0.5 * offset**2), 1e-3).astype(np.float32)
+    profile: NDArray[np.float32] = np.exp(-0.5 * offset**2).astype(np.float32)
+    return np.maximum(profile, np.float32(1e-3))
 
 
 def iter_boxes(shape_ZYX: Sequence[int], block: Sequence[int]) -> Iterator[Box]:

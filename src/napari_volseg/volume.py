@@ -31,10 +31,14 @@ class ArrayLike(Protocol):
     """What a lazy array must offer: numpy, h5py, zarr and dask arrays do."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        ...
 
     def __getitem__(self, key: Any, /) -> Any: ...
 
@@ -53,8 +57,8 @@ class Volume:
         shape = tuple(self.data.shape)
         if len(shape) not in (3, 4):
             raise DataError(
-                f"{self.name} has {len(shape)} axes {shape}: a volume has three (z, y, x) "
-                "or four (channel, z, y, x); pick a part of it, for instance [0]"
+                f"{self.name} has {len(shape)} axes {shape}: a volume has three "
+                "(z, y, x) or four (channel, z, y, x); pick a part of it, for instance [0]"
             )
         if 0 in shape:
             raise DataError(f"{self.name} is empty: its shape is {shape}")
@@ -197,7 +201,9 @@ def _check_labels(labels: NDArray[Any], name: str) -> NDArray[np.integer[Any]]:
     if low < 0:
         raise DataError(f"{name} has the negative id {low}: ids must be 0 or above")
     if high >= 2**63:
-        raise DataError(f"{name} has the id {high}, which is beyond 63 bits: renumber it")
+        raise DataError(
+            f"{name} has the id {high}, which is beyond 63 bits: renumber it"
+        )
     return labels.astype(np.int32 if high < 2**31 else np.int64)
 
 
