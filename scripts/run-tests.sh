@@ -1,0 +1,20 @@
+#!/bin/sh
+# Run pytest, with a virtual screen where there is one; arguments go to pytest.
+# Usage: scripts/run-tests.sh PYTHON [pytest arguments]
+# Tests that open windows run one after another in one process, the others beside it.
+set -eu
+python=$1
+shift
+
+workers=$("$python" -c 'import os; print(min(4, os.cpu_count() or 1))')
+# One thread a process: two processes of two threads each thrash two cores.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+set -- -m pytest -q -n "$workers" --dist loadgroup "$@"
+
+if command -v xvfb-run >/dev/null 2>&1; then
+  exec xvfb-run -a -s "-screen 0 1600x1000x24" "$python" "$@"
+elif [ "$(uname)" = Linux ] && [ -z "${DISPLAY:-}" ]; then
+  echo "No screen and no xvfb-run: leaving out the tests that open windows."
+  exec "$python" "$@" -m "not gui"
+fi
+exec "$python" "$@"
