@@ -6,7 +6,7 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests that open windows run in one process, first, so that none waits long."""
+    """Run tests that open windows first, and all in one process."""
     for item in items:
         if item.get_closest_marker("gui"):
             item.add_marker(pytest.mark.xdist_group("gui"))
