@@ -1,0 +1,70 @@
+"""The run folder: create, launch, follow, stop, resume, list. No torch.
+
+A run folder is all that the outside of a job shares with the process that
+does the work, so napari, the command line, a cluster and a test use the same.
+"""
+
+from napari_volseg.runs.control import Control, ControlReader, write_control
+from napari_volseg.runs.folder import (
+    create_run,
+    has_checkpoint,
+    is_run,
+    read_run,
+)
+from napari_volseg.runs.following import follow
+from napari_volseg.runs.launching import Worker, attach, begin_session, launch
+from napari_volseg.runs.listing import (
+    RunSummary,
+    default_runs_dir,
+    list_runs,
+    newest_model,
+)
+from napari_volseg.runs.log import (
+    EventLog,
+    read_events,
+    read_result,
+    write_result,
+)
+from napari_volseg.runs.naming import new_folder, safe_name
+from napari_volseg.runs.ownership import is_locked, lock
+from napari_volseg.runs.pairs import TrainingPair, absolute_source, collect_pairs
+from napari_volseg.runs.prediction import (
+    PredictionRequest,
+    create_prediction,
+    is_prediction,
+    read_prediction,
+)
+
+__all__ = [
+    "Control",
+    "ControlReader",
+    "EventLog",
+    "PredictionRequest",
+    "RunSummary",
+    "TrainingPair",
+    "Worker",
+    "absolute_source",
+    "attach",
+    "begin_session",
+    "collect_pairs",
+    "create_prediction",
+    "create_run",
+    "default_runs_dir",
+    "follow",
+    "has_checkpoint",
+    "is_locked",
+    "is_prediction",
+    "is_run",
+    "launch",
+    "list_runs",
+    "lock",
+    "new_folder",
+    "newest_model",
+    "read_events",
+    "read_prediction",
+    "read_result",
+    "read_run",
+    "safe_name",
+    "write_control",
+    "write_result",
+]

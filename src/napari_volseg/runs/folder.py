@@ -1,0 +1,243 @@
+"""The run folder of a training: its configuration and a snapshot of its data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_volseg.config import Config, dump_config, load_config
+from napari_volseg.errors import DataError
+from napari_volseg.io import (
+    Source,
+    content_hash,
+    open_volume,
+    parse_source,
+    read_labels,
+    read_mask,
+    write_hdf5,
+    write_json,
+    write_text,
+)
+from napari_volseg.runs.naming import new_folder
+from napari_volseg.runs.pairs import TrainingPair, absolute_source
+from napari_volseg.volume import LabelledVolume, Volume
+
+__all__ = [
+    "CHECKPOINTS",
+    "CONFIG",
+    "MODEL",
+    "PAIRS",
+    "create_run",
+    "describe_source",
+    "has_checkpoint",
+    "is_run",
+    "read_run",
+    "relocate_image",
+]
+
+CONFIG = "config.yaml"
+PAIRS = "data/pairs.json"
+MODEL = "model.safetensors"
+CHECKPOINTS = "checkpoints"
+
+_FORMAT = 1
+
+
+def create_run(
+    config: Config,
+    pairs: Sequence[TrainingPair],
+    runs_dir: Path,
+    name: str | None = None,
+) -> Path:
+    """Make a new run folder with all that a training needs.
+
+    Labels and annotated masks are copied, images only when they live in
+    memory, so that neither painting nor closing napari changes the run.
+
+    Parameters
+    ----------
+    config
+        The whole configuration.
+    pairs
+        What to learn from; read, never written.
+    runs_dir
+        Folder of runs; made when it is not there.
+    name
+        Name of the run, by default ``config.experiment_name``; a number is
+        added when it is taken.
+
+    Returns
+    -------
+    Path
+        The folder, readable for this user only.
+
+    Raises
+    ------
+    DataError
+        If there are no training pairs or the folder cannot be written.
+    """
+    if not any(pair.role == "train" for pair in pairs):
+        raise DataError("there is nothing to train on: add an image with labels")
+    folder = new_folder(Path(runs_dir).absolute(), name or config.experiment_name)
+    try:
+        (folder / "data").mkdir(mode=0o700)
+        entries = [_snapshot(pair, folder, i) for i, pair in enumerate(pairs)]
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(
+            folder / PAIRS, {"format": _FORMAT, "created": created, "pairs": entries}
+        )
+        # Last, because a folder with a configuration is a run.
+        write_text(folder / CONFIG, dump_config(config))
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise DataError(
+                f"cannot write the run folder {folder}: {error.strerror or error}"
+            ) from error
+        raise
+    return folder
+
+
+def read_run(folder: Path) -> tuple[Config, list[TrainingPair]]:
+    """Return the configuration of a run and the data it was given.
+
+    Raises
+    ------
+    DataError
+        If the folder is no run, a file of it is damaged, or an image is not
+        where it was or has changed since the run was made.
+    """
+    folder = Path(folder).absolute()
+    if not is_run(folder):
+        raise DataError(
+            f"{folder} is not a run folder: it has no {CONFIG}; see 'volseg runs'"
+        )
+    config = load_config(folder / CONFIG)
+    try:
+        table = json.loads((folder / PAIRS).read_text("utf-8"))
+        if table["format"] > _FORMAT:
+            raise DataError(
+                f"{folder} was made by a newer version of napari-volseg: update it"
+            )
+        return config, [_restore(entry, folder) for entry in table["pairs"]]
+    except OSError as error:
+        raise DataError(
+            f"the run folder {folder} is incomplete: {error.strerror}: {PAIRS}"
+        ) from None
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / PAIRS} is damaged ({error}): start anew") from None
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is the run folder of a training."""
+    return (folder / CONFIG).is_file()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a run has a checkpoint to resume from."""
+    return any((folder / CHECKPOINTS).glob("*.ckpt"))
+
+
+def relocate_image(entry: dict[str, Any], folder: Path, *, what: str) -> str:
+    """Return the source of an image that may have moved along with its folder.
+
+    It is looked for where it was, at the same place relative to the folder,
+    and beside the folder; the content must be what it was.
+
+    Parameters
+    ----------
+    entry
+        ``source``, ``relative`` and ``hash`` as `describe_source` gives them.
+    folder
+        The job folder that names the image.
+    what
+        The kind of job, for messages.
+    """
+    source = parse_source(entry["source"])
+    candidates = [Path(source.path)]
+    if entry.get("relative"):
+        candidates.append((folder / entry["relative"]).resolve())
+    candidates += [
+        base / Path(source.path).name for base in (folder, *list(folder.parents)[:2])
+    ]
+    changed = None
+    for path in candidates:
+        found = str(replace(source, path=path))
+        if path.exists():
+            if content_hash(found) == entry["hash"]:
+                return found
+            changed = changed or path
+    if changed is not None:
+        raise DataError(
+            f"the image {changed} has changed since this {what} was made: put the "
+            "old file back, or start anew"
+        )
+    raise DataError(
+        f"the image {source.path} of this {what} is not there any more: put it back, "
+        f"or place it beside {folder}"
+    )
+
+
+def describe_source(source: str, folder: Path) -> dict[str, Any]:
+    """Return what `relocate_image` needs to find a source again."""
+    source = absolute_source(source)
+    try:
+        relative = os.path.relpath(parse_source(source).path, folder)
+    except ValueError:  # another drive on Windows
+        relative = ""
+    return {
+        "source": source,
+        "relative": Path(relative).as_posix() if relative else "",
+        "hash": content_hash(source),
+    }
+
+
+def _snapshot(pair: TrainingPair, folder: Path, index: int) -> dict[str, Any]:
+    volume, image = pair.volume, pair.volume.image
+    file = f"data/{index:03d}.h5"
+    arrays: dict[str, Any] = {"labels": volume.labels_ZYX}
+    if volume.annotated_ZYX is not None:
+        arrays["annotated"] = volume.annotated_ZYX.astype(np.uint8)
+    if pair.source is None:
+        arrays["image"] = image.data
+    write_hdf5(folder / file, arrays, image.voxel_size)
+    located = {} if pair.source is None else describe_source(pair.source, folder)
+    return {
+        "role": pair.role,
+        "name": image.name,
+        "file": file,
+        "voxel_size": list(image.voxel_size),
+        "annotated": volume.annotated_ZYX is not None,
+        **located,
+    }
+
+
+def _restore(entry: dict[str, Any], folder: Path) -> TrainingPair:
+    file = folder / "data" / Path(entry["file"]).name
+    if "source" in entry:
+        source: str | None = relocate_image(entry, folder, what="run")
+        text = source or ""
+    else:
+        source, text = None, str(Source(file, "image", None))
+    z, y, x = (float(v) for v in entry["voxel_size"])
+    opened = open_volume(text, voxel_size=(z, y, x))
+    image = Volume(opened.data, (z, y, x), str(entry["name"]))
+    labels_ZYX = read_labels(str(Source(file, "labels", None)))
+    annotated_ZYX = (
+        read_mask(str(Source(file, "annotated", None))) if entry["annotated"] else None
+    )
+    if entry["role"] not in ("train", "val"):
+        raise ValueError(f"unknown role {entry['role']!r}")
+    return TrainingPair(
+        LabelledVolume(image, labels_ZYX, annotated_ZYX), source, entry["role"]
+    )

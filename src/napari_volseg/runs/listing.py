@@ -1,0 +1,135 @@
+"""Which runs there are, and how far each has come."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from napari_volseg.config import load_config
+from napari_volseg.errors import DataError
+from napari_volseg.events import CheckpointSaved, Progress, Validated, from_json
+from napari_volseg.runs.folder import CONFIG, MODEL, PAIRS, has_checkpoint, is_run
+from napari_volseg.runs.log import EVENTS, read_result
+from napari_volseg.runs.ownership import is_locked
+
+__all__ = ["RunSummary", "State", "default_runs_dir", "list_runs", "newest_model"]
+
+State = Literal[
+    "new", "running", "interrupted", "completed", "stopped", "converged", "failed"
+]
+"""Interrupted: the worker ended without a word, so the run can be resumed."""
+
+_TAIL_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One run at a glance."""
+
+    folder: Path
+    name: str
+    state: State
+    created: str
+    """ISO 8601 with time zone; empty when the folder does not say."""
+    step: int
+    score: float | None
+    """``f1_50`` of the best validation so far."""
+    has_model: bool
+    has_checkpoint: bool
+    preset: str
+    """``experiment_name`` of its configuration."""
+    message: str
+    """How it ended, in words; empty while it has not."""
+
+
+def default_runs_dir() -> Path:
+    """Return the folder of runs: VOLSEG_RUNS, else ``volseg-runs`` at home."""
+    chosen = os.environ.get("VOLSEG_RUNS")
+    return Path(chosen).expanduser() if chosen else Path.home() / "volseg-runs"
+
+
+def list_runs(runs_dir: Path) -> list[RunSummary]:
+    """Return the runs of a folder, newest first; an empty list when it is not there."""
+    try:
+        folders = [entry for entry in Path(runs_dir).iterdir() if is_run(entry)]
+    except OSError:
+        return []
+    runs = [_summarise(folder.absolute()) for folder in folders]
+    return sorted(runs, key=lambda run: (run.created, run.name), reverse=True)
+
+
+def newest_model(runs_dir: Path) -> Path | None:
+    """Return the model file that was written last, None when there is none."""
+    try:
+        models = list(Path(runs_dir).glob(f"*/{MODEL}"))
+        return max(models, key=lambda path: path.stat().st_mtime_ns, default=None)
+    except OSError:
+        return None
+
+
+def _summarise(folder: Path) -> RunSummary:
+    step, score = _progress(folder)
+    state, message = _state(folder)
+    return RunSummary(
+        folder=folder,
+        name=folder.name,
+        state=state,
+        created=_created(folder),
+        step=step,
+        score=score,
+        has_model=(folder / MODEL).is_file(),
+        has_checkpoint=has_checkpoint(folder),
+        preset=_preset(folder),
+        message=message,
+    )
+
+
+def _state(folder: Path) -> tuple[State, str]:
+    if is_locked(folder):
+        return "running", ""
+    try:
+        result = read_result(folder)
+    except DataError as error:
+        return "failed", str(error)
+    if result is not None:
+        return result.reason, result.message
+    return ("interrupted" if (folder / EVENTS).exists() else "new"), ""
+
+
+def _created(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / PAIRS).read_text("utf-8"))["created"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _preset(folder: Path) -> str:
+    try:
+        return load_config(folder / CONFIG).experiment_name
+    except DataError:
+        return ""
+
+
+def _progress(folder: Path) -> tuple[int, float | None]:
+    """Return the newest step and best score, from the end of the log."""
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return 0, None
+    step: int | None = None
+    for line in reversed(lines):
+        if step is None:
+            event = from_json(line.decode("utf-8", "replace"))
+            if isinstance(event, Progress | CheckpointSaved | Validated):
+                step = event.step
+        if b'"Validated"' in line:
+            event = from_json(line.decode("utf-8", "replace"))
+            if isinstance(event, Validated) and event.best:
+                return step or event.step, event.metrics.get("f1_50")
+    return step or 0, None
