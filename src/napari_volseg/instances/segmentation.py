@@ -1,0 +1,67 @@
+"""Maps to instances in one call."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from napari_volseg.config import InstancesConfig
+from napari_volseg.instances.levels import check_maps, foreground_levels, select
+from napari_volseg.instances.seeds import find_seeds, renumbering
+from napari_volseg.instances.watershed import flood, inside
+
+__all__ = ["segment"]
+
+
+def segment(maps_CZYX: NDArray[np.uint8], config: InstancesConfig) -> NDArray[np.int32]:
+    """Return the instances of the maps.
+
+    The seeds of `find_seeds` flood the voxels whose mask is above `config.mask`,
+    boundary below `config.boundary` and distance at least `config.distance`, on
+    the height 255 - distance. An object without a seed disappears, instances of
+    fewer than `config.min_size` voxels are dropped, the others renumbered.
+
+    Parameters
+    ----------
+    maps_CZYX
+        Mask, boundary and distance, uint8, 255 being 1. Read, never written.
+
+    Returns
+    -------
+    NDArray
+        Instances 1…n without gaps, 0 for background; shape (Z, Y, X).
+    """
+    maps = check_maps(maps_CZYX)
+    seeds_ZYX = find_seeds(maps, config)
+    mask_ZYX = select(maps, foreground_levels(config))
+    n_seeds = int(seeds_ZYX.max(initial=0))
+    state = flood(maps[2], 255, seeds_ZYX, mask_ZYX)
+    flooded_ZYX = inside(state, mask_ZYX.shape)
+    del mask_ZYX
+    sizes: NDArray[np.int64] = _count(flooded_ZYX, n_seeds)
+    # The seeds are not needed any more: their array takes the result.
+    instances_ZYX = seeds_ZYX
+    _renumber(flooded_ZYX, renumbering(sizes, config.min_size), instances_ZYX)
+    return instances_ZYX
+
+
+@njit(nogil=True, cache=True)
+def _count(flooded: NDArray[np.int32], n_seeds: int) -> NDArray[np.int64]:
+    sizes = np.zeros(n_seeds + 1, np.int64)
+    for z in range(flooded.shape[0]):
+        for y in range(flooded.shape[1]):
+            for x in range(flooded.shape[2]):
+                if flooded[z, y, x] > 0:
+                    sizes[flooded[z, y, x]] += 1
+    return sizes
+
+
+@njit(nogil=True, cache=True)
+def _renumber(
+    flooded: NDArray[np.int32], new_ids: NDArray[np.int32], result: NDArray[np.int32]
+) -> None:
+    for z in range(flooded.shape[0]):
+        for y in range(flooded.shape[1]):
+            for x in range(flooded.shape[2]):
+                result[z, y, x] = new_ids[max(flooded[z, y, x], 0)]
