@@ -1,0 +1,248 @@
+"""Resumable checkpoints and portable model files.
+
+A checkpoint is written to a temporary file, read back, compared by hash, and
+only then takes its name; ``checkpoints/index.json`` lists the hashes, so a
+damaged file is noticed and the one before it used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from napari_volseg.config import Config, build_config
+from napari_volseg.errors import DataError
+from napari_volseg.geometry import Size
+from napari_volseg.io import atomic_path, write_json
+from napari_volseg.models import FORMAT_VERSION, METADATA_KEY, read_model_metadata
+from napari_volseg.networks import Pyramid, build_network
+from napari_volseg.volume import VoxelSize
+
+__all__ = [
+    "Model",
+    "load_checkpoint",
+    "load_model",
+    "model_metadata",
+    "save_checkpoint",
+    "save_model",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained network with all that is needed to use it."""
+
+    network: nn.Module
+    config: Config
+    """With the thresholds fitted in training."""
+    pyramid: Pyramid
+    in_channels: int
+    voxel_size: VoxelSize
+    patch_size: Size
+    name: str
+
+
+def save_checkpoint(
+    folder: Path, state: Mapping[str, Any], step: int, *, best: bool, keep: int
+) -> Path:
+    """Write ``step-NNNNNN.ckpt``, point ``last`` (and ``best``) to it, tidy up.
+
+    Parameters
+    ----------
+    folder
+        The ``checkpoints`` folder of a run.
+    state
+        Tensors and plain values only.
+    keep
+        Numbered checkpoints to keep.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    path = folder / f"step-{step:06d}.ckpt"
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+        if hashlib.sha256(temporary.read_bytes()).hexdigest() != digest:
+            raise OSError(f"{path} reads back differently from what was written")
+    entries = [e for e in _read_index(folder) if e["file"] != path.name]
+    entries.append({"file": path.name, "step": step, "sha256": digest})
+    for old in entries[:-keep]:
+        (folder / old["file"]).unlink(missing_ok=True)
+    write_json(folder / "index.json", entries[-keep:])
+    _link(path, folder / "last.ckpt")
+    if best:
+        _link(path, folder / "best.ckpt")
+    return path
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return the newest undamaged state of a run; None when there is none."""
+    for entry in reversed(_read_index(folder)):
+        path = folder / entry["file"]
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        if hashlib.sha256(data).hexdigest() == entry["sha256"]:
+            return _load_state(io.BytesIO(data), path)
+    return None
+
+
+def model_metadata(
+    config: Config,
+    pyramid: Pyramid,
+    in_channels: int,
+    voxel_size: VoxelSize,
+    patch_size: Size,
+    step: int,
+    scores: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return what a model file says about itself, as plain JSON values."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": config.experiment_name,
+        "config": config.model_dump(mode="json"),
+        "in_channels": in_channels,
+        "voxel_size": list(voxel_size),
+        "patch_size": list(patch_size),
+        "down_factors": [list(f) for f in pyramid.factors],
+        "kernel_sizes": [list(k) for k in pyramid.kernels],
+        "step": step,
+        "scores": dict(scores),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def save_model(
+    path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> None:
+    """Write a portable model file; reading it can run no code."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+    data = save_tensors(tensors, {METADATA_KEY: json.dumps(metadata)})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def load_model(path: Path) -> Model:
+    """Load a model from ``model.safetensors`` or from a checkpoint of a run.
+
+    Raises
+    ------
+    DataError
+        If the file is not a model of ours, is damaged, was made by a newer
+        version, or its weights do not fit its network or are not finite.
+    """
+    if path.suffix == ".ckpt":
+        state = _load_state(_open(path), path)
+        if "network" not in state or "metadata" not in state:
+            raise DataError(
+                f"{path} is not a checkpoint of a volseg run: choose a "
+                "model.safetensors or a file in a run's checkpoints folder"
+            )
+        metadata, weights = state["metadata"], state["network"]
+        _check_version(metadata, path)
+    else:
+        metadata = read_model_metadata(path)
+        try:
+            weights = load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged: {error}") from None
+    return _build(metadata, weights, path)
+
+
+def _build(
+    metadata: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
+) -> Model:
+    config = build_config(metadata["config"], where=str(path))
+    pyramid = Pyramid(
+        tuple(_size(f) for f in metadata["down_factors"]),
+        tuple(_size(k) for k in metadata["kernel_sizes"]),
+    )
+    network = build_network(config.model, metadata["in_channels"], pyramid)
+    wanted = network.state_dict()
+    wrong = [
+        k for k in wanted if k not in weights or weights[k].shape != wanted[k].shape
+    ]
+    wrong += [k for k in weights if k not in wanted]
+    if wrong:
+        raise DataError(
+            f"the weights in {path} do not fit its network; the first of "
+            f"{len(wrong)} differences: {', '.join(wrong[:5])}"
+        )
+    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
+        raise DataError(f"{path} holds weights that are NaN or infinite: train again")
+    network.load_state_dict(dict(weights))
+    network.eval()
+    z, y, x = (float(v) for v in metadata["voxel_size"])
+    return Model(
+        network=network,
+        config=config,
+        pyramid=pyramid,
+        in_channels=int(metadata["in_channels"]),
+        voxel_size=(z, y, x),
+        patch_size=_size(metadata["patch_size"]),
+        name=str(metadata["name"]),
+    )
+
+
+def _size(values: Any) -> Size:
+    z, y, x = (int(v) for v in values)
+    return z, y, x
+
+
+def _check_version(metadata: Mapping[str, Any], path: Path) -> None:
+    if int(metadata.get("format_version", 0)) > FORMAT_VERSION:
+        raise DataError(f"{path} was made by a newer version: update napari-volseg")
+
+
+def _open(path: Path) -> io.BytesIO:
+    try:
+        return io.BytesIO(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _load_state(file: io.BytesIO, path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  # torch raises a dozen kinds here
+        reason = str(error).splitlines()[0][:200]
+        raise DataError(f"{path} is damaged or not a checkpoint: {reason}") from None
+    if not isinstance(state, dict):
+        raise DataError(f"{path} is not a checkpoint of a volseg run")
+    return state
+
+
+def _read_index(folder: Path) -> list[dict[str, Any]]:
+    try:
+        entries: list[dict[str, Any]] = json.loads((folder / "index.json").read_text())
+    except (OSError, ValueError):
+        return []
+    return entries
+
+
+def _link(path: Path, name: Path) -> None:
+    """Give a checkpoint a second name, without a copy where the disk can do that."""
+    temporary = name.with_name(f".{name.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, name)

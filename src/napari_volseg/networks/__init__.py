@@ -1,0 +1,6 @@
+"""Networks from images to the logits of mask, boundary and distance."""
+
+from napari_volseg.networks.build import N_MAPS, build_network, required_multiple
+from napari_volseg.networks.pyramid import Pyramid, plan_pyramid
+
+__all__ = ["N_MAPS", "Pyramid", "build_network", "plan_pyramid", "required_multiple"]

@@ -1,0 +1,137 @@
+"""Try one training step in a throw-away process before trusting a number format.
+
+Native kernels of low-precision convolutions can crash a process on some
+processors. A crash there costs nothing; the training then takes a safer format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_volseg.config import build_config
+from napari_volseg.devices import Compute
+from napari_volseg.io import write_json
+from napari_volseg.losses import map_loss
+from napari_volseg.networks import N_MAPS, Pyramid, build_network
+from napari_volseg.planning import TrainPlan
+
+__all__ = ["run_probe", "trusted_compute"]
+
+_SECONDS = 300
+
+
+def trusted_compute(plan: TrainPlan) -> tuple[Compute, str | None]:
+    """Return the fastest form of computing that survives a step of this network.
+
+    Returns
+    -------
+    compute, notice
+        The notice says what was given up, or is None.
+    """
+    for compute in _from_fast_to_safe(plan.compute):
+        if compute.device != "cpu" or compute.precision == "32":
+            break
+        if _survives(plan, compute):
+            break
+    if compute == plan.compute:
+        return compute, None
+    return compute, (
+        f"This processor cannot train this network with {plan.compute}; "
+        f"it trains with {compute}."
+    )
+
+
+def run_probe(text: str) -> None:
+    """Do one training step as `text` describes; called in the throw-away process."""
+    spec = json.loads(text)
+    config = build_config(spec["config"])
+    pyramid = Pyramid(
+        tuple(tuple(f) for f in spec["pyramid"]["factors"]),
+        tuple(tuple(k) for k in spec["pyramid"]["kernels"]),
+    )
+    compute = Compute(**spec["compute"])
+    network = build_network(config.model, spec["in_channels"], pyramid)
+    network = network.to(memory_format=compute.memory_format)  # type: ignore[call-overload]
+    size = (config.system.training.batch_size, spec["in_channels"], *spec["patch_size"])
+    image = torch.rand(size).contiguous(memory_format=compute.memory_format)
+    with compute.autocast():
+        outputs = network(image)
+    targets = torch.rand((size[0], N_MAPS, *size[2:]))
+    loss, _ = map_loss(outputs, targets, targets > 0.1, config.model.loss_weights)
+    loss.backward()  # type: ignore[no-untyped-call]
+    sys.exit(0 if bool(torch.isfinite(loss)) else 1)
+
+
+def _from_fast_to_safe(compute: Compute) -> Iterator[Compute]:
+    yield compute
+    if compute.channels_last:
+        yield replace(compute, channels_last=False)
+    yield replace(compute, precision="32", channels_last=False)
+
+
+def _survives(plan: TrainPlan, compute: Compute) -> bool:
+    spec = _describe(plan, compute)
+    key = hashlib.sha256(
+        json.dumps([spec, torch.__version__, torch.cpu.get_capabilities()]).encode()
+    ).hexdigest()[:32]
+    known = _read_known()
+    if key not in known:
+        result = subprocess.run(
+            [sys.executable, "-m", "napari_volseg", "probe"],
+            input=json.dumps(spec).encode(),
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        known[key] = result.returncode == 0
+        _write_known(known)
+    return known[key]
+
+
+def _describe(plan: TrainPlan, compute: Compute) -> dict[str, Any]:
+    config = plan.config
+    return {
+        "config": {
+            "model": config.model.model_dump(
+                mode="json", exclude={"input_size", "output_size"}
+            ),
+            "system": {"training": {"batch_size": config.system.training.batch_size}},
+        },
+        "in_channels": plan.in_channels,
+        "pyramid": asdict(plan.pyramid),
+        "patch_size": plan.patch_size,
+        "compute": asdict(compute),
+    }
+
+
+def _known_path() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "napari-volseg" / "probes.json"
+
+
+def _read_known() -> dict[str, bool]:
+    try:
+        known = json.loads(_known_path().read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write_known(known: dict[str, bool]) -> None:
+    path = _known_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, known)
+    except OSError:
+        # Without the cache, the next run tries again.
+        return

@@ -1,0 +1,179 @@
+"""Score the held-out voxels, and show the preview box.
+
+All held-out boxes are packed into one volume with empty slices between them, so
+that metrics and thresholds see every object once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from napari_volseg.config import InstancesConfig
+from napari_volseg.geometry import Box, Size
+from napari_volseg.inference import plan_windows, predict_box
+from napari_volseg.instances import fit_thresholds, segment
+from napari_volseg.losses import map_loss
+from napari_volseg.metrics import evaluate
+from napari_volseg.planning import TrainPlan
+from napari_volseg.runs import TrainingPair
+from napari_volseg.targets import make_targets
+from napari_volseg.volume import LabelledVolume, intensity_range
+
+__all__ = ["HeldOutVoxels", "predict_region", "preview_region", "score_of"]
+
+_GAP = 1
+"""Empty slices between two packed boxes."""
+
+
+def score_of(metrics: dict[str, float]) -> float:
+    """Return the one number that chooses the best model: higher is better.
+
+    The mean average precision over IoU 0.5 to 0.95; the loss decides between
+    models that find the same objects, such as none at all.
+    """
+    return metrics["ap"] - 0.01 * metrics["loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    volume: LabelledVolume
+    box: Box
+    range_C2: NDArray[np.float32]
+    targets_CZYX: NDArray[np.uint8]
+    valid_CZYX: NDArray[np.bool_]
+
+
+class HeldOutVoxels:
+    """The voxels to validate on, with their truth and targets."""
+
+    def __init__(
+        self, plan: TrainPlan, pairs: Sequence[TrainingPair], boxes: Sequence[Any]
+    ) -> None:
+        self._plan = plan
+        self._parts = [
+            _prepare(plan, pairs[held.pair].volume, held.box) for held in boxes
+        ]
+        self._truth, self._known = self._pack_truth()
+
+    def predict(self, network: nn.Module) -> NDArray[np.uint8]:
+        """Return the maps of all boxes, packed."""
+        network.eval()
+        return _pack(
+            [
+                predict_region(network, self._plan, p.volume, p.range_C2, p.box)
+                for p in self._parts
+            ]
+        )
+
+    def score(
+        self, maps_CZYX: NDArray[np.uint8], instances: InstancesConfig
+    ) -> dict[str, float]:
+        """Return the instance metrics and the loss of packed maps."""
+        labels = segment(maps_CZYX, instances)
+        metrics = evaluate(
+            labels, self._truth, self._known, min_size=instances.min_size
+        )
+        return {**metrics, "loss": self._loss(maps_CZYX)}
+
+    def fit(
+        self, maps_CZYX: NDArray[np.uint8], start: InstancesConfig
+    ) -> InstancesConfig:
+        """Return the thresholds under which packed maps match the truth best."""
+        return fit_thresholds(maps_CZYX, self._truth, self._known, start).config
+
+    def _pack_truth(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        truths, known, offset = [], [], 0
+        for part in self._parts:
+            labels = part.volume.labels_ZYX[part.box.slices].astype(np.int64)
+            _, dense = np.unique(labels, return_inverse=True)
+            dense = dense.reshape(labels.shape) + (0 if (labels == 0).any() else 1)
+            truths.append(np.where(dense > 0, dense + offset, 0)[np.newaxis])
+            offset += int(dense.max())
+            known.append(part.valid_CZYX[:1])
+        return _pack(truths)[0], _pack(known)[0]
+
+    def _loss(self, maps_CZYX: NDArray[np.uint8]) -> float:
+        targets = _pack([p.targets_CZYX for p in self._parts])
+        valid = _pack([p.valid_CZYX for p in self._parts])
+        probability = np.clip(maps_CZYX.astype(np.float32) / 255, 1 / 510, 1 - 1 / 510)
+        total, _ = map_loss(
+            [torch.logit(torch.from_numpy(probability))[None]],
+            torch.from_numpy(targets.astype(np.float32) / 255)[None],
+            torch.from_numpy(valid)[None],
+            self._plan.config.model.loss_weights,
+        )
+        return float(total)
+
+
+def predict_region(
+    network: nn.Module,
+    plan: TrainPlan,
+    volume: LabelledVolume,
+    range_C2: NDArray[np.float32],
+    box: Box,
+) -> NDArray[np.uint8]:
+    """Return the maps of a box as a prediction of the whole volume would hold them."""
+    inference = plan.config.inference.model_copy(update={"flips": "none"})
+    windows = plan_windows(volume.image.shape_ZYX, plan.patch_size, inference, box)
+    network.eval()
+    return predict_box(network, volume.image, range_C2, windows, plan.compute)
+
+
+def _prepare(plan: TrainPlan, volume: LabelledVolume, box: Box) -> _Part:
+    outer = box.grow(plan.patch_size, volume.image.shape_ZYX)
+    known = volume.annotated_ZYX
+    targets = make_targets(
+        volume.labels_ZYX[outer.slices],
+        volume.image.voxel_size,
+        boundary=plan.boundary,
+        distance=plan.distance,
+        annotated_ZYX=None if known is None else known[outer.slices],
+    )
+    inner = (slice(None), *box.within(outer))
+    return _Part(
+        volume=volume,
+        box=box,
+        range_C2=intensity_range(volume.image, plan.config.data.percentiles),
+        targets_CZYX=targets.values_CZYX[inner],
+        valid_CZYX=targets.valid_CZYX[inner],
+    )
+
+
+def _pack(arrays_CZYX: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Stack boxes of different sizes along z, zeros between and around them."""
+    height = max(a.shape[2] for a in arrays_CZYX)
+    width = max(a.shape[3] for a in arrays_CZYX)
+    depth = sum(a.shape[1] + _GAP for a in arrays_CZYX)
+    first = arrays_CZYX[0]
+    packed = np.zeros((first.shape[0], depth, height, width), first.dtype)
+    z = 0
+    for array in arrays_CZYX:
+        d, h, w = array.shape[1:]
+        packed[:, z : z + d, :h, :w] = array
+        z += d + _GAP
+    return packed
+
+
+def preview_region(
+    wanted: tuple[int, Size, Size] | None, pairs: Sequence[TrainingPair], size: Size
+) -> tuple[int, Box]:
+    """Return the pair and box to preview: the one asked for, cut to what is quick."""
+    pair, start, stop = wanted or (0, (0, 0, 0), pairs[0].volume.image.shape_ZYX)
+    pair = min(max(0, pair), len(pairs) - 1)
+    shape = pairs[pair].volume.image.shape_ZYX
+    box = Box(start, tuple(max(a + 1, b) for a, b in zip(start, stop, strict=True)))  # type: ignore[arg-type]
+    box = box.clip(shape)
+    if box.size == 0:
+        box = Box.whole(shape)
+    edges = [min(n, 2 * p) for n, p in zip(box.shape, size, strict=True)]
+    z, y, x = (
+        a + (n - e) // 2 for a, n, e in zip(box.start, box.shape, edges, strict=True)
+    )
+    return pair, Box((z, y, x), (z + edges[0], y + edges[1], x + edges[2]))
