@@ -48,7 +48,7 @@ class ModelInfo:
     """Edge lengths (z, y, x) in nm of the voxels it was trained on."""
     in_channels: int
     score: float | None
-    """Best validation score; None when there was no validation."""
+    """``f1_50`` on held-out voxels; None when there was no validation."""
     instances: InstancesConfig
     """Thresholds fitted on held-out voxels, else those of its configuration."""
     inference: InferenceConfig
@@ -70,8 +70,8 @@ def read_model_metadata(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``format_version``, ``name``, ``created``, ``config`` (nested), and what
-        else `checkpoint.save_model` stores.
+        ``format_version``, ``name``, ``created``, ``config`` (nested, with fitted
+        thresholds), ``voxel_size``, ``in_channels``, ``scores``, and more.
 
     Raises
     ------
@@ -116,23 +116,18 @@ def read_model_info(path: str | Path) -> ModelInfo:
     metadata = read_model_metadata(path)
     where = f"the configuration in {path}"
     config = build_config(_mapping(metadata, "config", path), where=where)
-    fitted = _mapping(metadata, "instances", path)
-    base = config.model_dump(mode="json")
-    base["instances"] |= fitted
-    instances = build_config(base, where=where).instances
     scores = {
         str(key): float(value)
         for key, value in _mapping(metadata, "scores", path).items()
         if isinstance(value, int | float)
     }
-    score = metadata.get("score")
     return ModelInfo(
         path=path,
         name=str(metadata.get("name") or config.experiment_name),
         voxel_size=_voxel_size(metadata, path),
         in_channels=_in_channels(metadata, path),
-        score=float(score) if isinstance(score, int | float) else None,
-        instances=instances,
+        score=scores.get("f1_50"),
+        instances=config.instances,
         inference=config.inference,
         created=str(metadata.get("created", "")),
         architecture=config.model.architecture,

@@ -6,6 +6,7 @@ does the work, so napari, the command line, a cluster and a test use the same.
 
 from napari_volseg.runs.control import Control, ControlReader, write_control
 from napari_volseg.runs.folder import (
+    amend_run,
     create_run,
     has_checkpoint,
     is_run,
@@ -23,6 +24,7 @@ from napari_volseg.runs.log import (
     EventLog,
     read_events,
     read_result,
+    shorten_log,
     write_result,
 )
 from napari_volseg.runs.naming import new_folder, safe_name
@@ -44,6 +46,7 @@ __all__ = [
     "TrainingPair",
     "Worker",
     "absolute_source",
+    "amend_run",
     "attach",
     "begin_session",
     "collect_pairs",
@@ -65,6 +68,7 @@ __all__ = [
     "read_result",
     "read_run",
     "safe_name",
+    "shorten_log",
     "write_control",
     "write_result",
 ]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,7 @@ from napari_volseg.config import Config, dump_config, load_config
 from napari_volseg.errors import DataError
 from napari_volseg.io import (
     Source,
-    content_hash,
     open_volume,
-    parse_source,
     read_labels,
     read_mask,
     write_hdf5,
@@ -27,7 +23,9 @@ from napari_volseg.io import (
     write_text,
 )
 from napari_volseg.runs.naming import new_folder
-from napari_volseg.runs.pairs import TrainingPair, absolute_source
+from napari_volseg.runs.ownership import in_use_message, is_locked
+from napari_volseg.runs.pairs import TrainingPair
+from napari_volseg.runs.relocation import describe_source, relocate_image
 from napari_volseg.volume import LabelledVolume, Volume
 
 __all__ = [
@@ -35,12 +33,11 @@ __all__ = [
     "CONFIG",
     "MODEL",
     "PAIRS",
+    "amend_run",
     "create_run",
-    "describe_source",
     "has_checkpoint",
     "is_run",
     "read_run",
-    "relocate_image",
 ]
 
 CONFIG = "config.yaml"
@@ -49,6 +46,7 @@ MODEL = "model.safetensors"
 CHECKPOINTS = "checkpoints"
 
 _FORMAT = 1
+_AMENDABLE = ("optimization", "monitor", "system", "inference", "instances")
 
 
 def create_run(
@@ -148,60 +146,6 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / CHECKPOINTS).glob("*.ckpt"))
 
 
-def relocate_image(entry: dict[str, Any], folder: Path, *, what: str) -> str:
-    """Return the source of an image that may have moved along with its folder.
-
-    It is looked for where it was, at the same place relative to the folder,
-    and beside the folder; the content must be what it was.
-
-    Parameters
-    ----------
-    entry
-        ``source``, ``relative`` and ``hash`` as `describe_source` gives them.
-    folder
-        The job folder that names the image.
-    what
-        The kind of job, for messages.
-    """
-    source = parse_source(entry["source"])
-    candidates = [Path(source.path)]
-    if entry.get("relative"):
-        candidates.append((folder / entry["relative"]).resolve())
-    candidates += [
-        base / Path(source.path).name for base in (folder, *list(folder.parents)[:2])
-    ]
-    changed = None
-    for path in candidates:
-        found = str(replace(source, path=path))
-        if path.exists():
-            if content_hash(found) == entry["hash"]:
-                return found
-            changed = changed or path
-    if changed is not None:
-        raise DataError(
-            f"the image {changed} has changed since this {what} was made: put the "
-            "old file back, or start anew"
-        )
-    raise DataError(
-        f"the image {source.path} of this {what} is not there any more: put it back, "
-        f"or place it beside {folder}"
-    )
-
-
-def describe_source(source: str, folder: Path) -> dict[str, Any]:
-    """Return what `relocate_image` needs to find a source again."""
-    source = absolute_source(source)
-    try:
-        relative = os.path.relpath(parse_source(source).path, folder)
-    except ValueError:  # another drive on Windows
-        relative = ""
-    return {
-        "source": source,
-        "relative": Path(relative).as_posix() if relative else "",
-        "hash": content_hash(source),
-    }
-
-
 def _snapshot(pair: TrainingPair, folder: Path, index: int) -> dict[str, Any]:
     volume, image = pair.volume, pair.volume.image
     file = f"data/{index:03d}.h5"
@@ -241,3 +185,33 @@ def _restore(entry: dict[str, Any], folder: Path) -> TrainingPair:
     return TrainingPair(
         LabelledVolume(image, labels_ZYX, annotated_ZYX), source, entry["role"]
     )
+
+
+def amend_run(folder: Path, overrides: Sequence[str]) -> Config:
+    """Change settings of a run that is to be resumed, for instance its budget.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    overrides
+        Dotted settings; only those that the weights do not depend on.
+
+    Raises
+    ------
+    DataError
+        For a setting that cannot change once training has begun, or a folder in
+        use.
+    """
+    config = load_config(folder / CONFIG, overrides)
+    for override in overrides:
+        if override.split(".")[0] not in _AMENDABLE:
+            raise DataError(
+                f"'{override}' cannot change in a run that has begun, only settings in "
+                f"{', '.join(_AMENDABLE)}: start a new run for it"
+            )
+    if overrides:
+        if is_locked(folder):
+            raise DataError(in_use_message(folder))
+        write_text(folder / CONFIG, dump_config(config))
+    return config

@@ -15,13 +15,11 @@ import psutil
 from napari_volseg.errors import DataError
 from napari_volseg.runs.control import CONTROL, write_control
 from napari_volseg.runs.folder import has_checkpoint, is_run
-from napari_volseg.runs.log import EVENTS, LOG, RESULT
+from napari_volseg.runs.log import EVENTS, LOG, RESULT, shorten_log
 from napari_volseg.runs.ownership import in_use_message, is_locked, read_owner
 from napari_volseg.runs.prediction import is_prediction
 
 __all__ = ["Worker", "attach", "begin_session", "launch"]
-
-_MAX_LOG_BYTES = 4 * 2**20
 
 # Detached workers outlive their handle; dropping a live Popen would warn.
 _detached: list[subprocess.Popen[bytes]] = []
@@ -150,7 +148,7 @@ def launch(
         command += [str(folder), "--with-parent", *(["--resume"] if resume else [])]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
     try:
-        _shorten_log(folder / LOG)
+        shorten_log(folder)
         log = os.open(folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             process = subprocess.Popen(
@@ -221,9 +219,3 @@ def _own_session() -> dict[str, Any]:
         )
         return {"creationflags": flags}
     return {"start_new_session": True}
-
-
-def _shorten_log(path: Path) -> None:
-    """Keep the start of a log that a flood of warnings has made huge."""
-    if path.exists() and path.stat().st_size > 2 * _MAX_LOG_BYTES:
-        os.truncate(path, _MAX_LOG_BYTES)

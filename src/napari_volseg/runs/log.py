@@ -20,6 +20,7 @@ __all__ = [
     "EventTail",
     "read_events",
     "read_result",
+    "shorten_log",
     "write_result",
 ]
 
@@ -28,6 +29,7 @@ RESULT = "result.json"
 LOG = "worker.log"
 
 _CHUNK = 2**20
+_KEPT_LOG_BYTES = 4 * 2**20
 
 
 class EventLog:
@@ -162,3 +164,10 @@ def read_result(folder: Path) -> Finished | None:
     if result.reason not in get_args(Reason):
         raise DataError(f"{path} is damaged: delete it and resume the run")
     return result
+
+
+def shorten_log(folder: Path) -> None:
+    """Keep the start of a worker's log that a flood of warnings has made huge."""
+    path = folder / LOG
+    if path.exists() and path.stat().st_size > 2 * _KEPT_LOG_BYTES:
+        os.truncate(path, _KEPT_LOG_BYTES)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.io import Source, open_volume, read_mask, write_hdf5, write_json
-from napari_volseg.runs.folder import describe_source, relocate_image
 from napari_volseg.runs.naming import new_folder
+from napari_volseg.runs.relocation import describe_source, relocate_image
 from napari_volseg.volume import Volume
 
 __all__ = [

@@ -1,0 +1,215 @@
+"""The file of a prediction: maps, instances and the thresholds between them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.config import InstancesConfig, build_config
+from napari_volseg.errors import DataError
+from napari_volseg.io import (
+    Source,
+    atomic_path,
+    open_volume,
+    write_hdf5,
+    write_volume_zarr,
+)
+from napari_volseg.volume import Volume, VoxelSize
+
+__all__ = [
+    "check_output",
+    "read_maps",
+    "read_thresholds",
+    "replace_instances",
+    "write_maps_file",
+]
+
+_ATTRIBUTE = "volseg"
+_HDF5 = {".h5", ".hdf5"}
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output that cannot be written, before any work is done.
+
+    Raises
+    ------
+    DataError
+        For another format, a missing folder, or a file that is there.
+    """
+    if path.suffix.lower() not in _HDF5 | {".zarr"}:
+        raise DataError(f"{path}: the output must end in .h5 or .zarr")
+    if not path.parent.is_dir():
+        raise DataError(f"the folder {path.parent} is not there: make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"cannot write in the folder {path.parent}: choose another")
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} is there already: choose another -o, or --overwrite")
+
+
+def write_maps_file(
+    path: Path,
+    job: Path,
+    voxel_size: VoxelSize,
+    *,
+    model: Path,
+    instances: InstancesConfig,
+) -> int:
+    """Turn the folder of a finished prediction into one file or Zarr store.
+
+    Parameters
+    ----------
+    path
+        An ``.h5`` file or ``.zarr`` folder; takes the place of what is there.
+    job
+        Folder with ``maps.zarr`` and ``instances.zarr``, which are moved away
+        for a Zarr output.
+    model, instances
+        Written down, so that `volseg segment` can start from them.
+
+    Returns
+    -------
+    int
+        Number of instances.
+    """
+    maps = open_volume(str(job / "maps.zarr"), voxel_size=voxel_size).data
+    labels = open_volume(str(job / "instances.zarr"), voxel_size=voxel_size).data
+    n_instances = _count(labels)
+    facts = {"model": str(model), "instances": instances.model_dump(mode="json")}
+    if path.suffix.lower() in _HDF5:
+        arrays = {"maps": maps, "instances": labels}
+        write_hdf5(path, arrays, voxel_size, attrs={_ATTRIBUTE: json.dumps(facts)})
+    else:
+        _write_zarr(path, job, facts)
+    return n_instances
+
+
+def read_maps(path: Path) -> Volume:
+    """Return the stored maps with axes CZYX: mask, boundary, distance.
+
+    Raises
+    ------
+    DataError
+        If the file has no such maps.
+    """
+    maps = open_volume(str(Source(path, "maps", None)))
+    if maps.n_channels != 3 or np.dtype(maps.data.dtype) != np.uint8:
+        raise DataError(
+            f"{path}: 'maps' must be uint8 with 3 channels (mask, boundary, distance), "
+            f"as 'volseg predict' writes it; it is {maps.data.dtype} with "
+            f"{maps.n_channels}"
+        )
+    return maps
+
+
+def read_thresholds(path: Path) -> InstancesConfig:
+    """Return the thresholds that the stored instances were made with."""
+    try:
+        if path.is_dir():
+            attributes = json.loads((path / "zarr.json").read_text("utf-8"))
+            facts = attributes["attributes"][_ATTRIBUTE]
+        else:
+            with h5py.File(path, "r") as file:
+                facts = json.loads(file.attrs[_ATTRIBUTE])
+        tree = {"instances": facts["instances"]}
+    except (OSError, KeyError, ValueError, TypeError):
+        return InstancesConfig()
+    return build_config(tree, where=f"the thresholds stored in {path}").instances
+
+
+def replace_instances(
+    path: Path,
+    labels_ZYX: NDArray[Any],
+    voxel_size: VoxelSize,
+    instances: InstancesConfig,
+) -> None:
+    """Write new instances beside the maps, atomically; all else in the file stays."""
+    if path.is_dir():
+        _replace_in_zarr(path, labels_ZYX, voxel_size, instances)
+        return
+    with atomic_path(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            if "instances" in file:
+                del file["instances"]
+            dataset = file.create_dataset(
+                "instances", data=labels_ZYX, chunks=True, compression="gzip",
+                compression_opts=1, shuffle=True,
+            )  # fmt: skip
+            dataset.attrs["voxel_size_zyx_nm"] = np.asarray(voxel_size, float)
+            facts = _old_facts(file.attrs.get(_ATTRIBUTE))
+            facts["instances"] = instances.model_dump(mode="json")
+            file.attrs[_ATTRIBUTE] = json.dumps(facts)
+
+
+def _write_zarr(path: Path, job: Path, facts: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory(prefix=".volseg-", dir=path.parent) as place:
+        group = Path(place) / path.name
+        group.mkdir()
+        for name in ("maps", "instances"):
+            shutil.move(job / f"{name}.zarr", group / name)
+        _write_group(group, facts)
+        _swap(group, path, Path(place) / "old")
+
+
+def _replace_in_zarr(
+    path: Path,
+    labels_ZYX: NDArray[Any],
+    voxel_size: VoxelSize,
+    instances: InstancesConfig,
+) -> None:
+    with tempfile.TemporaryDirectory(prefix=".volseg-", dir=path.parent) as place:
+        group = Path(place) / "new.zarr"
+        write_volume_zarr(group, {"instances": labels_ZYX}, voxel_size)
+        _swap(group / "instances", path / "instances", Path(place) / "old")
+    attributes = json.loads((path / "zarr.json").read_text("utf-8"))
+    facts = _old_facts(attributes.get("attributes", {}).get(_ATTRIBUTE))
+    facts["instances"] = instances.model_dump(mode="json")
+    _write_group(path, facts)
+
+
+def _write_group(group: Path, facts: dict[str, Any]) -> None:
+    from napari_volseg.io import write_json
+
+    node = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {_ATTRIBUTE: facts},
+    }
+    write_json(group / "zarr.json", node)
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    """Put a folder in the place of another, which is moved out of the way."""
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+
+
+def _old_facts(stored: object) -> dict[str, Any]:
+    try:
+        facts = json.loads(stored) if isinstance(stored, str) else stored
+    except ValueError:
+        facts = None
+    return dict(facts) if isinstance(facts, dict) else {}
+
+
+def _count(labels: Any) -> int:
+    """Return the number of ids; instances are numbered from 1 without gaps."""
+    depth = int(labels.shape[0])
+    step = max(1, 2**26 // max(1, int(np.prod(labels.shape[1:]))))
+    return max(
+        (int(np.max(labels[z : z + step])) for z in range(0, depth, step)), default=0
+    )

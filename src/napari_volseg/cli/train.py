@@ -1,0 +1,231 @@
+"""``volseg train``: from labelled volumes to a model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from napari_volseg.cli.job import run_in_terminal
+from napari_volseg.cli.options import (
+    Commands,
+    add_json_option,
+    add_runs_option,
+    print_json,
+    say,
+)
+from napari_volseg.config import (
+    Config,
+    apply_overrides,
+    build_config,
+    dump_config,
+    load_config,
+    preset_names,
+)
+from napari_volseg.errors import DataError
+from napari_volseg.runs import (
+    TrainingPair,
+    absolute_source,
+    amend_run,
+    begin_session,
+    collect_pairs,
+    create_run,
+    default_runs_dir,
+    is_run,
+    read_run,
+)
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "train",
+        help="train a network on labelled volumes",
+        description="Train a network on labelled volumes. Ctrl-C stops and keeps what "
+        "was learnt, a second Ctrl-C aborts.",
+        usage="volseg train PRESET|CONFIG.yaml|RUN_FOLDER [section.key=value ...] "
+        "[options]",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "target",
+        metavar="PRESET|CONFIG.yaml|RUN_FOLDER",
+        help="what to train; a run folder is trained anew with the same settings and "
+        "data, or continued with --resume",
+    )
+    for role, what in (("", "training"), ("val-", "validation")):
+        group = parser.add_argument_group(
+            f"{what} data, in place of the configuration's"
+        )
+        for kind, text in (
+            ("image", "image, or a glob of images"),
+            ("label", "its instance labels"),
+            ("mask", "where it is annotated; without masks, everywhere"),
+        ):
+            group.add_argument(
+                f"--{role}{kind}", action="append", metavar="SRC", help=text
+            )
+    add_runs_option(parser)
+    parser.add_argument("--name", help="name of the run folder")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue a run from its last checkpoint"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        help="where to compute (system.device)",
+    )
+    parser.add_argument(
+        "--fast-dev-run",
+        action="store_true",
+        help="try everything with two tiny steps and keep nothing",
+    )
+    add_json_option(parser)
+    parser.sections = ()
+    parser.set_defaults(run=run, takes_settings=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and say where the model is."""
+    settings = list(args.settings)
+    if args.device:
+        settings.append(f"system.device={args.device}")
+    folder = _run_folder(args.target)
+    if args.resume:
+        if folder is None:
+            raise DataError(
+                f"--resume continues a run folder, and '{args.target}' is none: "
+                "'volseg runs' lists yours"
+            )
+        _refuse_new_data(args)
+        amend_run(folder, settings)
+        begin_session(folder, resume=True)
+        return _train(folder, args, resume=True)
+    config, pairs = _prepare(args, folder, settings)
+    if args.fast_dev_run:
+        from napari_volseg.cli.dev_run import run_fast
+
+        return run_fast(config, pairs)
+    runs_dir = args.runs or (folder.parent if folder else default_runs_dir())
+    name = args.name or (folder.name if folder else None)
+    new = create_run(config, pairs, runs_dir.expanduser(), name)
+    return _train(new, args, resume=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """The sources given on the command line for one role."""
+
+    role: str
+    image: Sequence[str]
+    label: Sequence[str]
+    mask: Sequence[str]
+
+    def check(self) -> None:
+        if not self.image:
+            raise DataError(f"--{self._prefix}label and mask need an image beside them")
+        if not self.label:
+            raise DataError(
+                f"--{self._prefix}image needs its labels: add --{self._prefix}label SRC"
+            )
+
+    @property
+    def _prefix(self) -> str:
+        return "val-" if self.role == "val" else ""
+
+
+def _prepare(
+    args: argparse.Namespace, folder: Path | None, settings: Sequence[str]
+) -> tuple[Config, list[TrainingPair]]:
+    given = _given_data(args)
+    if folder is None:
+        config = load_config(args.target, settings)
+        pairs: list[TrainingPair] | None = None
+    else:
+        old, pairs = read_run(folder)
+        tree = apply_overrides(yaml.safe_load(dump_config(old)), settings)
+        config = build_config(tree, where=str(folder / "config.yaml"))
+    if given:
+        pairs = None
+    config = _with_sources(config, given)
+    if pairs is None and args.fast_dev_run and not config.data.train_image:
+        from napari_volseg.cli.dev_run import sample_pairs
+
+        pairs = sample_pairs()
+    return config, pairs if pairs is not None else collect_pairs(config)
+
+
+def _given_data(args: argparse.Namespace) -> list[_Data]:
+    given = []
+    for role in ("train", "val"):
+        prefix = "val_" if role == "val" else ""
+        found = {
+            kind: tuple(getattr(args, f"{prefix}{kind}") or ())
+            for kind in ("image", "label", "mask")
+        }
+        data = _Data(role, **found)
+        if any(found.values()):
+            data.check()
+            given.append(data)
+    return given
+
+
+def _refuse_new_data(args: argparse.Namespace) -> None:
+    if _given_data(args) or args.name or args.runs or args.fast_dev_run:
+        raise DataError(
+            "--resume continues a run with the data it has: leave out --image, "
+            "--label, --mask, --name, --runs and --fast-dev-run, or start a new run"
+        )
+
+
+def _with_sources(config: Config, given: Sequence[_Data]) -> Config:
+    """Put given sources into the configuration and make all of them absolute."""
+    tree: dict[str, Any] = config.model_dump(mode="json")
+    for data in given:
+        for kind in ("image", "label", "mask"):
+            tree["data"][f"{data.role}_{kind}"] = list(getattr(data, kind))
+    for role in ("train", "val"):
+        for kind in ("image", "label", "mask"):
+            key = f"{role}_{kind}"
+            tree["data"][key] = [absolute_source(s) for s in tree["data"][key]]
+    return build_config(tree)
+
+
+def _run_folder(target: str) -> Path | None:
+    """Return the run folder that is meant: a path, or a name in the folder of runs."""
+    if target in preset_names():
+        return None
+    for path in (Path(target).expanduser(), default_runs_dir() / target):
+        if is_run(path):
+            return path.absolute()
+        if path.is_dir():
+            raise DataError(f"{path} is not a run folder: it has no config.yaml")
+    return None
+
+
+def _train(folder: Path, args: argparse.Namespace, *, resume: bool) -> int:
+    finished, code = run_in_terminal(folder, resume=resume)
+    if finished.reason == "failed":
+        return code
+    if args.json:
+        print_json(
+            {
+                "folder": folder,
+                "reason": finished.reason,
+                "message": finished.message,
+                "model": finished.path,
+                "metrics": finished.metrics,
+            }
+        )
+        return code
+    say(f"{finished.reason}: {finished.message}")
+    say(f"run: {folder}")
+    if finished.path:
+        say(f"next: volseg predict '{folder}' IMAGE")
+    return code

@@ -1,0 +1,299 @@
+"""Do a job: read its folder, run the engine, write down what it says.
+
+The same code runs in the process that napari launches and in the command line.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from napari_volseg.errors import DataError
+from napari_volseg.events import Event, Finished, Notice
+from napari_volseg.io import write_json
+from napari_volseg.runs import (
+    Control,
+    ControlReader,
+    EventLog,
+    begin_session,
+    has_checkpoint,
+    is_prediction,
+    lock,
+    read_prediction,
+    read_run,
+    shorten_log,
+    write_result,
+)
+
+__all__ = ["run_job", "serve"]
+
+_logger = logging.getLogger(__name__)
+
+_LEFTOVER = re.compile(r"\.volseg-[0-9a-f]{16}(\..*)?|\.\w+\.ckpt\.\d+")
+
+
+def run_job(
+    folder: Path,
+    *,
+    resume: bool = False,
+    show: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_error: Callable[[Exception], None] = lambda error: None,
+) -> Finished:
+    """Do the job of a folder to its end, in this process.
+
+    Parameters
+    ----------
+    folder
+        The folder of a run or prediction.
+    resume
+        Continue a run from its last checkpoint, where it has one.
+    show
+        Called with every event, on this thread.
+    should_stop
+        Asked at every step, beside ``control.json``.
+    on_error
+        Called with what made the job fail, after it was written down.
+
+    Returns
+    -------
+    Finished
+        Also written to ``result.json``, as the last thing.
+
+    Raises
+    ------
+    DataError
+        If another process works in the folder, or it cannot be written.
+    """
+    folder = Path(folder).absolute()
+    with lock(folder), _logging_to(folder / "worker.log"):
+        _sweep(folder)
+        journal = _Journal(folder, show)
+        error: Exception | None = None
+        try:
+            finished = _work(folder, resume, should_stop, journal)
+        except Exception as caught:
+            _logger.exception("the job failed")
+            error = caught
+            finished = Finished("failed", _explain(caught, folder))
+        journal(finished)
+        try:
+            write_result(folder, finished)
+        except DataError:
+            _logger.exception("the result could not be written: %s", finished.message)
+    if error is not None:
+        on_error(error)
+    return finished
+
+
+def serve(folder: Path, *, resume: bool, with_parent: bool) -> int:
+    """Be the worker process of a job; return its exit code.
+
+    Parameters
+    ----------
+    folder, resume
+        As for `run_job`.
+    with_parent
+        End as soon as standard input closes, which it does when the process
+        that launched this one ends; unless ``control.json`` says *detached*.
+    """
+    faulthandler.enable()
+    folder = Path(folder).absolute()
+    if with_parent:
+        watcher = threading.Thread(target=_end_with_parent, args=(folder,), daemon=True)
+        watcher.start()
+    else:
+        begin_session(folder, resume=resume)
+    if hasattr(os, "nice"):
+        with suppress(OSError):
+            os.nice(5)
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    finished = run_job(
+        folder, resume=resume, show=_LogKeeper(folder), should_stop=asked.is_set
+    )
+    return 1 if finished.reason == "failed" else 0
+
+
+class _Journal:
+    """Writes events down and shows them; says once when the disk refuses them."""
+
+    def __init__(self, folder: Path, show: Callable[[Event], None]) -> None:
+        self._log = EventLog(folder)
+        self._show = show
+        self._warned = False
+
+    def __call__(self, event: Event) -> None:
+        written = self._log.append(event)
+        self._show(event)
+        if not written and not self._warned:
+            self._warned = True
+            _logger.warning("events are lost: %s", self._log.error)
+            self._show(
+                Notice(
+                    f"Progress cannot be written ({self._log.error}); work goes on: "
+                    "free some space on the disk of the run folder",
+                    "warning",
+                )
+            )
+
+
+class _LogKeeper:
+    """Keeps a flood of warnings from filling the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._next = 0.0
+
+    def __call__(self, event: Event) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + 10
+            with suppress(OSError):
+                shorten_log(self._folder)
+
+
+def _work(
+    folder: Path,
+    resume: bool,
+    should_stop: Callable[[], bool],
+    journal: Callable[[Event], None],
+) -> Finished:
+    reader = ControlReader(folder)
+
+    def read_control() -> Control:
+        control = reader()
+        return replace(control, stop=True, pause=False) if should_stop() else control
+
+    if is_prediction(folder):
+        events = _predict(folder, lambda: read_control().stop)
+    else:
+        events = _train(folder, resume, read_control)
+    try:
+        for event in events:
+            if isinstance(event, Finished):
+                return event
+            journal(event)
+    finally:
+        if isinstance(events, Generator):
+            events.close()  # it holds device memory until then
+    raise RuntimeError("the engine ended without saying how")
+
+
+def _train(
+    folder: Path, resume: bool, read_control: Callable[[], Control]
+) -> Iterator[Event]:
+    config, pairs = read_run(folder)
+    from napari_volseg.planning import plan_training
+    from napari_volseg.training import train
+
+    plan = plan_training(config, pairs)
+    write_json(folder / "plan.json", plan.summary())
+    return train(
+        plan,
+        pairs,
+        folder,
+        resume=resume and has_checkpoint(folder),
+        read_control=read_control,
+    )
+
+
+def _predict(folder: Path, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    request = read_prediction(folder)
+    from napari_volseg.inference import predict
+
+    return predict(
+        request.model,
+        request.image,
+        folder,
+        inference=request.inference,
+        instances=request.instances,
+        device=request.device,
+        mask_ZYX=request.mask_ZYX,
+        should_stop=should_stop,
+    )
+
+
+def _end_with_parent(folder: Path) -> None:
+    """End this process when standard input does: whoever launched it is gone."""
+    while True:
+        try:
+            # Not sys.stdin: a buffered reader blocked at exit aborts Python.
+            if not os.read(0, 4096):
+                break
+        except OSError:
+            break
+    if not ControlReader(folder)().detached:
+        # At once and without clean-up: checkpoints are atomic, and a normal
+        # exit would wait for threads that compute.
+        os._exit(1)
+
+
+def _explain(error: BaseException, folder: Path) -> str:
+    """Return one sentence for the user; the log has the rest."""
+    if isinstance(error, DataError):
+        return str(error)
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"OutOfMemoryError", "MemoryError"}:
+        remedy = (
+            "lower inference.batch_size or inference.window_size"
+            if is_prediction(folder)
+            else "lower system.training.batch_size or data.patch_size"
+        )
+        return f"out of memory: {remedy}, or close other programs"
+    if _is_disk_full(error):
+        return f"the disk of {folder} is full: free some space, then resume"
+    text = " ".join(str(error).split())[:300] or "no message"
+    return f"{text} ({type(error).__name__}; details in {folder / 'worker.log'})"
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Look for ENOSPC behind the error too, because torch hides it there."""
+    full = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+    for _ in range(10):
+        if error is None:
+            return False
+        if isinstance(error, OSError) and error.errno in full:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files that a killed process left."""
+    for place in (folder, *(entry for entry in folder.iterdir() if entry.is_dir())):
+        for path in place.glob(".*"):
+            if _LEFTOVER.fullmatch(path.name) and path.is_file():
+                with suppress(OSError):
+                    path.unlink()
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send what this package logs to a job's log file, and nowhere else."""
+    logger = logging.getLogger("napari_volseg")
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        _logger.info("Python %s, process %d", sys.version.split()[0], os.getpid())
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+        handler.close()
