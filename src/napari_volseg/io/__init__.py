@@ -1,0 +1,56 @@
+"""Read volumes from hostile files safely; write files that appear whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_volseg.io.atomic import atomic_path, write_json, write_text, writing
+from napari_volseg.io.lazy import LazyArray
+from napari_volseg.io.reading import (
+    list_datasets,
+    open_volume,
+    read_labels,
+    read_mask,
+)
+from napari_volseg.io.sources import (
+    Source,
+    content_hash,
+    expand_sources,
+    parse_source,
+)
+
+if TYPE_CHECKING:
+    from napari_volseg.io.hdf5_writing import write_hdf5
+    from napari_volseg.io.zarr_writing import create_zarr, write_volume_zarr
+
+__all__ = [
+    "LazyArray",
+    "Source",
+    "atomic_path",
+    "content_hash",
+    "create_zarr",
+    "expand_sources",
+    "list_datasets",
+    "open_volume",
+    "parse_source",
+    "read_labels",
+    "read_mask",
+    "write_hdf5",
+    "write_json",
+    "write_text",
+    "write_volume_zarr",
+    "writing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the writers on use, because h5py and Zarr take long to import."""
+    if name == "write_hdf5":
+        from napari_volseg.io.hdf5_writing import write_hdf5
+
+        return write_hdf5
+    if name in ("create_zarr", "write_volume_zarr"):
+        from napari_volseg.io import zarr_writing
+
+        return getattr(zarr_writing, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
