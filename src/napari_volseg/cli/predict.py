@@ -20,7 +20,6 @@ from napari_volseg.config import (
     InstancesConfig,
     apply_overrides,
     build_config,
-    load_config,
 )
 from napari_volseg.errors import DataError
 from napari_volseg.io import open_volume, parse_source, read_mask
@@ -30,6 +29,7 @@ from napari_volseg.runs import (
     create_prediction,
     default_runs_dir,
     is_run,
+    read_config,
 )
 
 __all__ = ["add_commands"]
@@ -178,7 +178,7 @@ def _model_settings(
                 f"the checkpoint {model} is not in a run folder: use the "
                 "model.safetensors that its run wrote"
             )
-        config = load_config(run_folder / "config.yaml")
+        config = read_config(run_folder)
         inference, instances = config.inference, config.instances
     else:
         info = read_model_info(model)

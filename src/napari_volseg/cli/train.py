@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from napari_volseg.cli.job import run_in_terminal
 from napari_volseg.cli.options import (
     Commands,
@@ -20,9 +18,7 @@ from napari_volseg.cli.options import (
 )
 from napari_volseg.config import (
     Config,
-    apply_overrides,
     build_config,
-    dump_config,
     load_config,
     preset_names,
 )
@@ -36,6 +32,7 @@ from napari_volseg.runs import (
     create_run,
     default_runs_dir,
     is_run,
+    read_config,
     read_run,
 )
 
@@ -144,15 +141,13 @@ def _prepare(
     args: argparse.Namespace, folder: Path | None, settings: Sequence[str]
 ) -> tuple[Config, list[TrainingPair]]:
     given = _given_data(args)
+    pairs: list[TrainingPair] | None
     if folder is None:
         config = load_config(args.target, settings)
-        pairs: list[TrainingPair] | None = None
-    else:
-        old, pairs = read_run(folder)
-        tree = apply_overrides(yaml.safe_load(dump_config(old)), settings)
-        config = build_config(tree, where=str(folder / "config.yaml"))
-    if given:
         pairs = None
+    else:
+        config = read_config(folder, settings)
+        pairs = None if given else read_run(folder)[1]
     config = _with_sources(config, given)
     if pairs is None and args.fast_dev_run and not config.data.train_image:
         from napari_volseg.cli.dev_run import sample_pairs

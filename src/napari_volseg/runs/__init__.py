@@ -10,6 +10,7 @@ from napari_volseg.runs.folder import (
     create_run,
     has_checkpoint,
     is_run,
+    read_config,
     read_run,
 )
 from napari_volseg.runs.following import follow
@@ -63,6 +64,7 @@ __all__ = [
     "lock",
     "new_folder",
     "newest_model",
+    "read_config",
     "read_events",
     "read_prediction",
     "read_result",

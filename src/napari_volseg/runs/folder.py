@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from napari_volseg.config import Config, dump_config, load_config
+from napari_volseg.config import Config, apply_overrides, build_config, dump_config
 from napari_volseg.errors import DataError
 from napari_volseg.io import (
     Source,
@@ -37,6 +38,7 @@ __all__ = [
     "create_run",
     "has_checkpoint",
     "is_run",
+    "read_config",
     "read_run",
 ]
 
@@ -118,7 +120,7 @@ def read_run(folder: Path) -> tuple[Config, list[TrainingPair]]:
         raise DataError(
             f"{folder} is not a run folder: it has no {CONFIG}; see 'volseg runs'"
         )
-    config = load_config(folder / CONFIG)
+    config = read_config(folder)
     try:
         table = json.loads((folder / PAIRS).read_text("utf-8"))
         if table["format"] > _FORMAT:
@@ -134,6 +136,25 @@ def read_run(folder: Path) -> tuple[Config, list[TrainingPair]]:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / PAIRS} is damaged ({error}): start anew") from None
+
+
+def read_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the configuration of a run, with settings changed.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or a setting is unknown or out of bounds.
+    """
+    path = folder / CONFIG
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise DataError(f"cannot read the configuration {path}: {text}") from None
+    if not isinstance(tree, dict):
+        raise DataError(f"the configuration {path} is damaged: it has no sections")
+    return build_config(apply_overrides(tree, overrides), where=str(path))
 
 
 def is_run(folder: Path) -> bool:
@@ -203,7 +224,7 @@ def amend_run(folder: Path, overrides: Sequence[str]) -> Config:
         For a setting that cannot change once training has begun, or a folder in
         use.
     """
-    config = load_config(folder / CONFIG, overrides)
+    config = read_config(folder, overrides)
     for override in overrides:
         if override.split(".")[0] not in _AMENDABLE:
             raise DataError(

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from napari_volseg.config import load_config
 from napari_volseg.errors import DataError
 from napari_volseg.events import CheckpointSaved, Progress, Validated, from_json
-from napari_volseg.runs.folder import CONFIG, MODEL, PAIRS, has_checkpoint, is_run
+from napari_volseg.runs.folder import (
+    MODEL,
+    PAIRS,
+    has_checkpoint,
+    is_run,
+    read_config,
+)
 from napari_volseg.runs.log import EVENTS, read_result
 from napari_volseg.runs.ownership import is_locked
 
@@ -108,7 +113,7 @@ def _created(folder: Path) -> str:
 
 def _preset(folder: Path) -> str:
     try:
-        return load_config(folder / CONFIG).experiment_name
+        return read_config(folder).experiment_name
     except DataError:
         return ""
 
