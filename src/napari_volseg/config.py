@@ -469,7 +469,7 @@ def _check_keys(
     for key, value in tree.items():
         field = section.model_fields.get(str(key))
         if field is None:
-            raise DataError(_unknown_key(f"{prefix}{key}", where))
+            raise DataError(_unknown_key(_first_leaf(f"{prefix}{key}", value), where))
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             if not isinstance(value, Mapping):
@@ -478,6 +478,13 @@ def _check_keys(
                     f"{prefix}{key}.{next(iter(kind.model_fields))}=…"
                 )
             _check_keys(value, kind, f"{prefix}{key}.", where)
+
+
+def _first_leaf(key: str, value: object) -> str:
+    while isinstance(value, Mapping) and value:
+        name, value = next(iter(value.items()))
+        key = f"{key}.{name}"
+    return key
 
 
 def _unknown_key(key: str, where: str) -> str:

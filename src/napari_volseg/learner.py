@@ -118,8 +118,8 @@ class Learner:
         if self._skipped >= _MAX_SKIPPED:
             raise FloatingPointError(
                 f"the gradient was not finite for {_MAX_SKIPPED} steps in a row: "
-                "resume from the last checkpoint with a lower optimization.optimizer.lr, or "
-                "with optimization.precision=32"
+                "resume from the last checkpoint with a lower "
+                "optimization.optimizer.lr, or with optimization.precision=32"
             )
         if finite or self.scaler.is_enabled():
             set_learning_rate(self.optimizer, self.lr)

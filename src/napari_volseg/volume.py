@@ -58,7 +58,7 @@ class Volume:
         if len(shape) not in (3, 4):
             raise DataError(
                 f"{self.name} has {len(shape)} axes {shape}: a volume has three "
-                "(z, y, x) or four (channel, z, y, x); pick a part of it, for instance [0]"
+                "(z, y, x) or four (channel, z, y, x); pick a part of it, such as [0]"
             )
         if 0 in shape:
             raise DataError(f"{self.name} is empty: its shape is {shape}")

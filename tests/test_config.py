@@ -1,0 +1,173 @@
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from napari_volseg.config import (
+    Config,
+    apply_overrides,
+    build_config,
+    dump_config,
+    load_config,
+    preset_names,
+    preset_summary,
+)
+from napari_volseg.errors import DataError
+
+# Every setting that the commands of the hydra-lv document change.
+SEED_OVERRIDES = [
+    ["system.training.batch_size=8"],
+    ["system.training.num_gpus=1", "system.training.batch_size=4"],
+    ["system.training.batch_size=8", "optimization.accumulate_grad_batches=2"],
+    [
+        "model.architecture=monai_unet",
+        "data.patch_size=[24,96,96]",
+        "model.input_size=[24,96,96]",
+        "model.output_size=[24,96,96]",
+        "model.filters=[32,64,128,256]",
+        "model.down_factors=null",
+        "model.loss_weights=[1.0,0.5,2.0]",
+        "system.training.batch_size=32",
+        "experiment_name=hydra_lv_baseline",
+    ],
+    ["optimization.optimizer.lr=0.0005"],
+    ["optimization.gradient_clip_val=0.3"],
+    ["system.training.num_workers=16"],
+    ["system.training.num_workers=0"],
+    [
+        "model.architecture=mednext",
+        "model.mednext_size=B",
+        "model.deep_supervision=true",
+    ],
+    ["model.deep_supervision=true"],
+    [
+        "data.val_image=datasets/hydra-lv/vol_val*_im.h5",
+        "data.val_label=datasets/hydra-lv/vol_val*_vesicle_ins.h5",
+        "data.val_mask=datasets/hydra-lv/vol_val*_mask.h5",
+    ],
+]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid_and_survives_yaml(name):
+    config = load_config(name)
+    assert preset_summary(name) == config.description != ""
+    assert build_config(yaml.safe_load(dump_config(config))) == config
+
+
+def test_the_presets_are_there():
+    assert {"quick", "hydra-lv", "nuclei", "cells"} <= set(preset_names())
+
+
+def test_hydra_lv_holds_the_settings_of_its_document():
+    config = load_config("hydra-lv")
+    assert config.model.filters == (32, 64, 128, 256, 512)
+    assert config.model.loss_weights == (1, 1, 3)
+    assert config.data.patch_size == config.model.input_size == (32, 128, 128)
+    assert config.data.pad_size == (8, 24, 24)
+    assert config.system.training.batch_size == 16
+    assert config.optimization.precision == "bf16-mixed"
+    scheduler = config.optimization.scheduler
+    assert (scheduler.name, scheduler.factor) == ("ReduceLROnPlateau", 0.5)
+    assert config.monitor.early_stopping.patience == 100
+    assert config.monitor.early_stopping.threshold == 0.02
+
+
+@pytest.mark.parametrize("overrides", SEED_OVERRIDES, ids=lambda o: o[0])
+def test_overrides_of_the_hydra_document_are_taken_as_they_are(overrides):
+    config = load_config("hydra-lv", overrides)
+    tree = config.model_dump(mode="json")
+    for override in overrides:
+        key, text = override.split("=", 1)
+        value = tree
+        for part in key.split("."):
+            value = value[part]
+        wanted = yaml.safe_load(text)
+        assert value in (wanted, [wanted])
+
+
+def test_a_yaml_file_works_in_the_place_of_a_preset(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("optimization: {optimizer: {lr: 1e-4}}")
+    assert load_config(path).optimization.optimizer.lr == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("system.training.batchsize=8", "system.training.batch_size"),
+        ("optimisation.max_epochs=3", "optimization.max_epochs"),
+        ("model.filter=[1,2]", "model.filters"),
+        ("lr=0.1", "optimization.optimizer.lr"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(key, near):
+    with pytest.raises(DataError, match=f"did you mean '{near}'"):
+        load_config("quick", [key])
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(DataError, match="did you mean 'nuclei'"):
+        load_config("nucleii")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("system.training.batch_size=0", "batch_size.*greater than or equal to 1"),
+        ("system.training.batch_size=many", "batch_size.*integer"),
+        ("model.architecture=vgg", "architecture.*rsunet"),
+        ("data.patch_size=[32,128]", "patch_size"),
+        ("model.input_size=[8,8,8]", "must equal data.patch_size"),
+        ("data.percentiles=[0.9,0.1]", "percentiles must rise"),
+        ("model.down_factors=[[1,2,2]]", "needs 3 entries"),
+        ("model=3", "model is a section"),
+        ("batch_size", "is not a setting"),
+        ("=3", "is not a setting"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_sentence(override, message):
+    with pytest.raises(DataError, match=message) as caught:
+        load_config("quick", [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["- a\n- b", "a: [", "!!python/object:os.system {}", "\x00"]
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"bad\.yaml"):
+        load_config(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot read"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_overrides_leave_the_tree_they_are_applied_to():
+    tree = {"data": {"foreground": 0.5}}
+    assert apply_overrides(tree, ["data.foreground=0.7"])["data"]["foreground"] == 0.7
+    assert tree == {"data": {"foreground": 0.5}}
+
+
+def test_a_configuration_is_frozen():
+    with pytest.raises(ValidationError):
+        Config().experiment_name = "other"
+
+
+def _fields(section):
+    for field in section.model_fields.values():
+        kind = field.annotation
+        if isinstance(kind, type) and hasattr(kind, "model_fields"):
+            yield from _fields(kind)
+        else:
+            yield field
+
+
+def test_every_setting_explains_itself_in_one_line():
+    for field in _fields(Config):
+        assert field.description
+        assert "\n" not in field.description
+        assert field.description.endswith(".")

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_volseg.geometry import Box, blend_profile, iter_boxes, window_starts
+
+sizes = st.tuples(*[st.integers(1, 20)] * 3)
+
+
+@given(sizes, sizes)
+def test_boxes_tile_a_volume_exactly(shape, block):
+    count = np.zeros(shape, int)
+    for box in iter_boxes(shape, block):
+        count[box.slices] += 1
+        assert all(n <= b for n, b in zip(box.shape, block, strict=True))
+    assert (count == 1).all()
+
+
+@given(st.integers(1, 300), st.integers(1, 100), st.floats(0, 0.89))
+def test_windows_cover_an_axis_and_stay_inside(length, window, overlap):
+    if length < window:
+        with pytest.raises(ValueError, match="shorter than window"):
+            window_starts(length, window, overlap)
+        return
+    starts = window_starts(length, window, overlap)
+    covered = np.zeros(length, bool)
+    for start in starts:
+        covered[start : start + window] = True
+    assert covered.all()
+    assert starts[0] == 0
+    assert starts[-1] + window == length
+    assert list(starts) == sorted(set(starts))
+
+
+@given(st.integers(1, 200))
+def test_blend_profile_is_symmetric_and_positive(window):
+    profile = blend_profile(window)
+    assert (profile > 0).all()
+    np.testing.assert_allclose(profile, profile[::-1])
+    assert profile.argmax() in ((window - 1) // 2, window // 2)
+
+
+@given(sizes, sizes, sizes)
+def test_a_grown_box_holds_the_box_and_stays_in_the_volume(shape, start, halo):
+    start = tuple(min(a, n - 1) for a, n in zip(start, shape, strict=True))
+    box = Box(start, shape)
+    grown = box.grow(halo, shape)
+    assert Box.whole(shape).clip(shape).size == np.prod(shape)
+    cut = np.arange(np.prod(shape)).reshape(shape)
+    np.testing.assert_array_equal(cut[grown.slices][box.within(grown)], cut[box.slices])
+
+
+def test_a_box_that_ends_before_it_starts_is_refused():
+    with pytest.raises(ValueError, match="after its stop"):
+        Box((0, 5, 0), (1, 4, 1))
+
+
+def test_clipping_a_box_outside_the_volume_leaves_nothing():
+    assert Box((50, 50, 50), (60, 60, 60)).clip((10, 10, 10)).size == 0
