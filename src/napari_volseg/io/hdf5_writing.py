@@ -56,7 +56,12 @@ def write_hdf5(
         if len(array.shape) not in (3, 4):
             raise DataError(f"{name} has the shape {array.shape}, which is not (C)ZYX")
     _refuse_locked(target)
-    with atomic_path(target) as temporary, h5py.File(temporary, "w") as h5:
+    # No chunk cache: a full disk is then an error of the write that met it, not
+    # one of a destructor, which Python would ignore.
+    with (
+        atomic_path(target) as temporary,
+        h5py.File(temporary, "w", rdcc_nbytes=0) as h5,
+    ):
         h5.attrs.update(attrs or {})
         for name, array in arrays.items():
             _write_dataset(h5, name, array, voxel_size)
