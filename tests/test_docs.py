@@ -8,9 +8,14 @@ import shlex
 from pathlib import Path
 
 import pytest
-import yaml
 
-from napari_volseg.config import apply_overrides, build_config, load_config
+from napari_volseg.cli.main import build_parser
+from napari_volseg.config import (
+    apply_overrides,
+    build_config,
+    load_config,
+    preset_names,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -39,14 +44,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def _commands() -> list[tuple[str, list[str]]]:
-    """Every `volseg …` line of a shell block, with continuation lines joined."""
+    """Every `volseg` command of the pages, in shell blocks and inside sentences."""
     found = []
     for page in PAGES:
-        for block in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.S):
-            for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                if words and words[0] == "volseg":
-                    found.append((f"{page.name}: {line.strip()}", words[1:]))
+        text = page.read_text("utf-8")
+        blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
+        lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+        lines += re.findall(r"`(volseg [^`]+)`", text)
+        for line in lines:
+            words = shlex.split(line, comments=True)
+            if words and words[0] == "volseg" and words[1:] != ["--help"]:
+                found.append((f"{page.name}: {line.strip()}", words[1:]))
     return found
 
 
@@ -54,20 +62,14 @@ def _commands() -> list[tuple[str, list[str]]]:
     ("where", "words"), _commands(), ids=[where for where, _ in _commands()]
 )
 def test_commands_parse_and_their_settings_exist(where: str, words: list[str]) -> None:
-    from napari_volseg.cli import build_parser
-
-    arguments = build_parser().parse_args(words)
-    settings = [word for word in words if re.match(r"[a-z_.]+=", word)]
-    preset = getattr(arguments, "config", None)
-    tree = {} if preset is None else yaml.safe_load(_resolve(preset))
-    build_config(apply_overrides(tree, settings), where=where)
-
-
-def _resolve(preset: str) -> str:
-    from napari_volseg.config import dump_config
-
-    is_path = "/" in preset or preset.endswith(".yaml")
-    return "{}" if is_path else dump_config(load_config(preset))
+    arguments, settings = build_parser().parse_known_args(words)
+    assert all("=" in word and not word.startswith("-") for word in settings)
+    if words[0] in ("train", "config"):
+        name = arguments.target if words[0] == "train" else arguments.name
+        if name in preset_names():
+            load_config(name, settings)
+            return
+    build_config(apply_overrides({}, settings), where=where)
 
 
 def test_make_knows_the_targets_that_the_readme_names() -> None:

@@ -50,7 +50,14 @@ def main(argv: Sequence[str]) -> int:
     test = volumes[-1]
     commands.run(
         "prediction",
-        *("predict", str(_relative(run)), f"{test}:raw", "-o", str(prediction)),
+        *(
+            "predict",
+            str(_relative(run)),
+            f"{test}:raw",
+            "-o",
+            str(prediction),
+            "--overwrite",
+        ),
     )
     answer = commands.read(
         "evaluation",
