@@ -50,7 +50,7 @@ class Worker:
     def alive(self) -> bool:
         """Whether the process is running."""
         if self._process is not None:
-            return self._process.poll() is None
+            return self.returncode() is None
         if self._found is None:
             return False
         try:
@@ -66,13 +66,19 @@ class Worker:
 
         None while it runs, and for an ended worker that another process started.
         """
-        return None if self._process is None else self._process.poll()
+        if self._process is None:
+            return None
+        code = self._process.poll()
+        if code is not None:
+            self._close_stdin()
+        return code
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end at most `timeout` seconds; return whether it came."""
         try:
             if self._process is not None:
                 self._process.wait(timeout)
+                self._close_stdin()
             elif self._found is not None:
                 self._found.wait(timeout)
         except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
@@ -105,7 +111,6 @@ class Worker:
             except psutil.Error:
                 continue
         self.wait(timeout=5)
-        self._close_stdin()
 
     def detach(self) -> None:
         """Let the job live on when this process ends."""

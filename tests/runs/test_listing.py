@@ -1,0 +1,99 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from napari_volseg.events import Finished, Progress, Validated
+from napari_volseg.runs import (
+    EventLog,
+    TrainingPair,
+    create_run,
+    default_runs_dir,
+    list_runs,
+    lock,
+    newest_model,
+    write_result,
+)
+
+
+@pytest.fixture
+def new_run(tmp_path, tiny_config, cells):
+    def create(name: str, created: str = "") -> Path:
+        folder = create_run(tiny_config, [TrainingPair(cells, None)], tmp_path, name)
+        path = folder / "data" / "pairs.json"
+        table = json.loads(path.read_text())
+        path.write_text(json.dumps(table | {"created": created or table["created"]}))
+        return folder
+
+    return create
+
+
+def test_no_folder_means_no_runs(tmp_path):
+    assert list_runs(tmp_path / "nowhere") == []
+    assert newest_model(tmp_path / "nowhere") is None
+
+
+def test_runs_come_newest_first_and_other_folders_not_at_all(new_run, tmp_path):
+    new_run("b", "2026-01-01T00:00:00+00:00")
+    new_run("a", "2026-03-01T00:00:00+00:00")
+    new_run("c", "2026-02-01T00:00:00+00:00")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "file.txt").write_text("")
+    assert [run.name for run in list_runs(tmp_path)] == ["a", "c", "b"]
+
+
+def test_states(new_run, tmp_path):
+    folder = new_run("x")
+
+    def state() -> str:
+        return list_runs(tmp_path)[0].state
+
+    assert state() == "new"
+    with lock(folder):
+        assert state() == "running"
+    EventLog(folder).append(Progress(3, 10, 1.0))
+    assert state() == "interrupted"
+    write_result(folder, Finished("converged", "done"))
+    assert state() == "converged"
+    (folder / "result.json").write_text("{")
+    assert state() == "failed"
+
+
+def test_step_score_and_files(new_run, tmp_path):
+    folder = new_run("x")
+    log = EventLog(folder)
+    log.append(Validated(10, {"f1_50": 0.5}, best=True))
+    log.append(Validated(20, {"f1_50": 0.8}, best=True))
+    log.append(Validated(30, {"f1_50": 0.7}, best=False))
+    log.append(Progress(35, 40, 1.0))
+    with (folder / "events.jsonl").open("a") as file:
+        file.write('{"event": "Prog')
+    (folder / "model.safetensors").write_bytes(b"")
+    (run,) = list_runs(tmp_path)
+    assert (run.step, run.score, run.preset) == (35, 0.8, "tiny")
+    assert run.has_model
+    assert not run.has_checkpoint
+
+
+def test_a_damaged_run_is_listed_and_hides_no_other(new_run, tmp_path):
+    new_run("good")
+    bad = new_run("bad")
+    (bad / "config.yaml").write_text("{[")
+    (bad / "data" / "pairs.json").write_text("[]")
+    assert {run.name for run in list_runs(tmp_path)} == {"good", "bad"}
+
+
+def test_newest_model(new_run, tmp_path):
+    paths = [new_run(name) / "model.safetensors" for name in "abc"]
+    for path, age in zip(paths, (10, 30, 20), strict=True):
+        path.write_bytes(b"")
+        os.utime(path, (age, age))
+    assert newest_model(tmp_path) == paths[1]
+
+
+def test_the_folder_of_runs_can_be_chosen(monkeypatch, tmp_path):
+    monkeypatch.setenv("VOLSEG_RUNS", str(tmp_path))
+    assert default_runs_dir() == tmp_path
+    monkeypatch.delenv("VOLSEG_RUNS")
+    assert default_runs_dir() == Path.home() / "volseg-runs"
