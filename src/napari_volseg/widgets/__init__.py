@@ -1,0 +1,1 @@
+"""The napari docks: nothing here imports torch."""

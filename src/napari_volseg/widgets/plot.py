@@ -1,0 +1,178 @@
+"""Small plots: training curves, profiles of the maps, sizes of instances.
+
+They take their colours from the theme of napari and draw at most a few times a
+second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyqtgraph as pg
+from napari.utils.theme import get_theme
+from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_volseg.widgets.curves import Curves
+
+__all__ = ["CurvePlot", "ProfilePlot", "SizePlot"]
+
+_REDRAW_MS = 250
+_MAP_COLOURS = {"boundary": "#e040e0", "distance": "#35b779"}
+
+
+class _Plot(QWidget):
+    """A plot without mouse interaction, in the colours of the viewer's theme."""
+
+    def __init__(self, viewer: Any, height: int, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self.canvas = pg.PlotWidget(background=None)
+        self.canvas.setMouseEnabled(False, False)
+        self.canvas.setMenuEnabled(False)
+        self.canvas.hideButtons()
+        self.canvas.setMinimumWidth(120)
+        self.canvas.setFixedHeight(height)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.canvas)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_REDRAW_MS)
+        self._timer.timeout.connect(self.redraw)
+
+    def later(self) -> None:
+        """Draw soon; many calls draw once."""
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def redraw(self) -> None:
+        """Draw now, with the colours of the theme."""
+        theme = get_theme(self._viewer.theme)
+        text, grid = theme.text.as_rgb_tuple(), theme.secondary.as_rgb_tuple()
+        for side in ("left", "bottom", "right"):
+            axis = self.canvas.getAxis(side)
+            axis.setPen(pg.mkPen(grid))
+            axis.setTextPen(pg.mkPen(text))
+        self.draw(pg.mkColor(text), pg.mkColor(theme.current.as_rgb_tuple()))
+
+    def draw(self, text: Any, accent: Any) -> None:
+        """Draw the content in the theme's text and accent colours."""
+        raise NotImplementedError
+
+
+class CurvePlot(_Plot):
+    """Training loss on the left axis, validation score on the right."""
+
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(viewer, 150, parent)
+        self.setAccessibleName("Loss and score during training")
+        self.setToolTip("Training loss (left) and F1 of the held-out voxels (right)")
+        self.curves = Curves()
+        plot = self.canvas.getPlotItem()
+        plot.setLabel("bottom", "step")
+        plot.setLabel("left", "loss")
+        plot.showAxis("right")
+        plot.setLabel("right", "F1")
+        self._loss = plot.plot()
+        self._score = pg.PlotCurveItem()
+        self._dots = pg.ScatterPlotItem(size=5, pen=None)
+        self._right = pg.ViewBox(enableMouse=False)
+        plot.scene().addItem(self._right)
+        plot.getAxis("right").linkToView(self._right)
+        self._right.setXLink(plot.getViewBox())
+        self._right.setYRange(0, 1, padding=0.05)
+        self._right.addItem(self._score)
+        self._right.addItem(self._dots)
+        plot.getViewBox().sigResized.connect(self._align)
+
+    def draw(self, text: Any, accent: Any) -> None:
+        """Draw both curves and a legend in words: the axis labels."""
+        plot = self.canvas.getPlotItem()
+        plot.getAxis("left").setLabel("loss", color=text)
+        plot.getAxis("right").setLabel("F1", color=accent)
+        plot.getAxis("right").setTextPen(pg.mkPen(accent))
+        self._loss.setPen(pg.mkPen(text, width=1.5))
+        self._score.setPen(pg.mkPen(accent, width=2))
+        self._dots.setBrush(pg.mkBrush(accent))
+        _set(self._loss, self.curves.loss)
+        _set(self._score, self.curves.score)
+        _set(self._dots, self.curves.score)
+        self._align()
+
+    def _align(self) -> None:
+        self._right.setGeometry(
+            self.canvas.getPlotItem().getViewBox().sceneBoundingRect()
+        )
+
+
+class ProfilePlot(_Plot):
+    """The three maps along a line, as probabilities."""
+
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(viewer, 140, parent)
+        self.setAccessibleName("Profile of the three maps")
+        self.setToolTip("Mask, boundary and distance along the line, from 0 to 1")
+        self.profile: tuple[NDArray[Any], Mapping[str, NDArray[Any]]] | None = None
+        self.unit = "voxels"
+        self.canvas.setYRange(0, 1, padding=0.05)
+        self._legend = self.canvas.addLegend(offset=(-4, 4), labelTextSize="8pt")
+        self._lines = {
+            role: self.canvas.plot(name=role)
+            for role in ("mask", "boundary", "distance")
+        }
+
+    def show_profile(
+        self, positions: NDArray[Any], values: Mapping[str, NDArray[Any]], unit: str
+    ) -> None:
+        """Draw one value a position for each map, 0 to 1."""
+        self.profile = (positions, values)
+        self.unit = unit
+        self.later()
+
+    def draw(self, text: Any, accent: Any) -> None:
+        """Draw the lines in the colours of the maps."""
+        self.canvas.setLabel("bottom", f"along the line ({self.unit})")
+        self._legend.setLabelTextColor(text)
+        for role, line in self._lines.items():
+            line.setPen(pg.mkPen(_MAP_COLOURS.get(role, text), width=1.5))
+            if self.profile is not None:
+                line.setData(self.profile[0], self.profile[1][role])
+
+
+class SizePlot(_Plot):
+    """How many instances have which size."""
+
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(viewer, 110, parent)
+        self.setAccessibleName("Histogram of instance sizes")
+        self.setToolTip("Number of instances by size in voxels (logarithmic)")
+        self._sizes: NDArray[np.integer[Any]] = np.zeros(0, int)
+        self.canvas.setLabel("bottom", "voxels")
+        self.canvas.setLabel("left", "instances")
+        self.canvas.getAxis("bottom").setLogMode(x=True)
+        self._bars = pg.BarGraphItem(x0=[0], x1=[0], height=[0])
+        self.canvas.addItem(self._bars)
+
+    def show_sizes(self, sizes: NDArray[np.integer[Any]]) -> None:
+        """Draw the histogram of sizes in voxels."""
+        self._sizes = sizes
+        self.later()
+
+    def draw(self, text: Any, accent: Any) -> None:
+        """Draw the bars."""
+        counts, edges = np.histogram(np.log10(np.maximum(self._sizes, 1)), bins=24)
+        self._bars.setOpts(
+            x0=edges[:-1], x1=edges[1:], height=counts, brush=accent, pen=None
+        )
+
+
+def _set(item: Any, points: Sequence[tuple[float, float]]) -> None:
+    if points:
+        steps, values = zip(*points, strict=True)
+        item.setData(np.asarray(steps, float), np.asarray(values, float))
+    else:
+        item.setData([], [])

@@ -1,0 +1,163 @@
+"""Which predictions a viewer shows: layers that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels, Layer
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QWidget
+
+from napari_volseg.config import InstancesConfig
+from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box, Size
+from napari_volseg.models import read_model_info
+from napari_volseg.widgets.combos import fit_narrow
+from napari_volseg.widgets.connections import Connections
+from napari_volseg.widgets.layers import METADATA_KEY, plain
+from napari_volseg.widgets.outputs import MAPS
+
+__all__ = ["PredictionCombo", "ShownPrediction", "shown_predictions", "view_box"]
+
+_WHOLE = 16 * 2**20
+"""Voxels up to which a whole volume is segmented again."""
+_EDGE = 256
+
+
+@dataclass
+class ShownPrediction:
+    """The layers of one prediction, by role."""
+
+    key: str
+    image: str
+    model: str | None
+    layers: dict[str, Layer] = field(default_factory=dict)
+
+    @property
+    def maps(self) -> list[Any]:
+        """The data of mask, boundary and distance, uint8 (Z, Y, X)."""
+        return [self.layers[role].data for role in MAPS]
+
+    @property
+    def shape_ZYX(self) -> Size:
+        """Shape of the maps."""
+        z, y, x = self.layers["mask"].data.shape
+        return int(z), int(y), int(x)
+
+    @property
+    def words(self) -> str:
+        """How the combo box calls it."""
+        return f"{self.image} · {Path(self.key).name}"
+
+    def model_thresholds(self) -> InstancesConfig:
+        """Return the thresholds of the model, or the defaults when it is gone."""
+        try:
+            return (
+                InstancesConfig()
+                if self.model is None
+                else read_model_info(self.model).instances
+            )
+        except DataError:
+            return InstancesConfig()
+
+
+def shown_predictions(viewer: Any) -> list[ShownPrediction]:
+    """Return the predictions of which all three maps are shown, newest first."""
+    found: dict[str, ShownPrediction] = {}
+    for layer in map(plain, viewer.layers):
+        origin = layer.metadata.get(METADATA_KEY)
+        if not isinstance(origin, dict) or "prediction" not in origin:
+            continue
+        key = str(origin["prediction"])
+        shown = found.setdefault(
+            key, ShownPrediction(key, str(origin.get("image", "")), origin.get("model"))
+        )
+        if origin["role"] in MAPS or (
+            isinstance(layer, Labels) and not origin.get("edited")
+        ):
+            shown.layers[origin["role"]] = layer
+    whole = [each for each in found.values() if MAPS.keys() <= each.layers.keys()]
+    return whole[::-1]
+
+
+class PredictionCombo(QComboBox):
+    """The predictions shown in a viewer; a new one is chosen at once."""
+
+    prediction_changed = Signal()
+
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        fit_narrow(self)
+        self._viewer = viewer
+        self._keys: list[str] = []
+        self._connections = Connections(self)
+        for name in ("inserted", "removed", "reordered", "renamed"):
+            self._connections.add(getattr(viewer.layers.events, name), self.refresh)
+        self.currentIndexChanged.connect(self._report)
+        self.refresh()
+
+    def prediction(self) -> ShownPrediction | None:
+        """Return the chosen prediction with the layers it has now."""
+        key = self.key()
+        for shown in shown_predictions(self._viewer):
+            if shown.key == key:
+                return shown
+        return None
+
+    def key(self) -> str | None:
+        """Return what names the chosen prediction."""
+        index = self.currentIndex()
+        return self._keys[index] if 0 <= index < len(self._keys) else None
+
+    def refresh(self, event: object = None) -> None:
+        """List the predictions again."""
+        shown = shown_predictions(self._viewer)
+        keys = [each.key for each in shown]
+        if keys == self._keys:
+            return
+        chosen = self.key()
+        is_new = bool(keys) and keys[0] not in self._keys
+        self.blockSignals(True)
+        self._keys = keys
+        self.clear()
+        self.addItems([each.words for each in shown])
+        self.setCurrentIndex(0 if is_new or chosen not in keys else keys.index(chosen))
+        self.blockSignals(False)
+        self.setEnabled(bool(keys))
+        if self.key() != chosen:
+            self.prediction_changed.emit()
+
+    def _report(self, index: int) -> None:
+        self.prediction_changed.emit()
+
+
+def view_box(viewer: Any, layer: Layer, shape_ZYX: Size) -> Box:
+    """Return the whole volume when it is small, else a box around the view."""
+    whole = Box.whole(shape_ZYX)
+    if whole.size <= _WHOLE:
+        return whole
+    world = np.array(viewer.dims.point, float)[-3:]
+    displayed = list(viewer.dims.displayed)[-2:]
+    offset = viewer.dims.ndim - 3
+    centre = np.asarray(viewer.camera.center, float)[-2:]
+    for axis, value in zip(displayed, centre, strict=True):
+        world[axis - offset] = value
+    point = np.asarray(layer.world_to_data(world), float)[-3:]
+    return box_around(point, shape_ZYX)
+
+
+def box_around(point: Sequence[float] | Any, shape_ZYX: Size) -> Box:
+    """Return a box of at most 256 voxels an edge around a point, inside a volume."""
+    start, stop = [], []
+    for centre, length in zip(point, shape_ZYX, strict=True):
+        edge = min(_EDGE, length)
+        first = min(max(0, round(float(centre)) - edge // 2), length - edge)
+        start.append(first)
+        stop.append(first + edge)
+    z0, y0, x0 = start
+    z1, y1, x1 = stop
+    return Box((z0, y0, x0), (z1, y1, x1))

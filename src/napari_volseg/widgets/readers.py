@@ -1,0 +1,130 @@
+"""Open HDF5 volumes in napari: lazily, with voxel size, labels as labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import dask.array
+import numpy as np
+
+from napari_volseg.errors import DataError
+from napari_volseg.io import list_datasets, open_volume, read_labels
+from napari_volseg.volume import ArrayLike, Volume
+from napari_volseg.widgets.actions import register_context_menu
+from napari_volseg.widgets.layers import METADATA_KEY
+from napari_volseg.widgets.outputs import MAPS
+
+__all__ = ["get_reader", "lazy", "read_volumes"]
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+_CHUNK = (16, 256, 256)
+_MAX_DATASETS = 8
+_IN_MEMORY = 512 * 2**20
+_LABEL_WORDS = ("label", "instance", "segment", "seg", "neuron_ids", "annotat")
+
+
+def get_reader(
+    path: str | Sequence[str],
+) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
+    """Return the reader when all paths are HDF5 files by name."""
+    paths = [path] if isinstance(path, str) else list(path)
+    if all(Path(each).suffix.lower() in (".h5", ".hdf5") for each in paths):
+        register_context_menu()
+        return read_volumes
+    return None
+
+
+def read_volumes(path: str | Sequence[str]) -> list[LayerData]:
+    """Return a layer for each volume of the files.
+
+    Images stay in the file and are read slice by slice. Labels are loaded when
+    they are small enough, so that they can be painted on.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read or holds no volume.
+    """
+    paths = [path] if isinstance(path, str) else list(path)
+    layers: list[LayerData] = []
+    for each in paths:
+        names = list_datasets(each)
+        if not names:
+            raise DataError(f"{each} holds no volume: no array with three or four axes")
+        for name in names[:_MAX_DATASETS]:
+            layers += _read_dataset(each, name, is_only=len(names) == 1)
+    return layers
+
+
+def _read_dataset(path: str, dataset: str, *, is_only: bool) -> list[LayerData]:
+    source = f"{path}:{dataset}"
+    volume = open_volume(source)
+    name = Path(path).stem if is_only else f"{Path(path).stem} {dataset.strip('/')}"
+    if _is_maps(dataset, volume):
+        return _maps_layers(path, source, volume)
+    if _is_labels(dataset, volume):
+        small = volume.data.nbytes <= _IN_MEMORY  # type: ignore[attr-defined]
+        data: Any = read_labels(source) if small else lazy(volume.data)
+        return [(data, {"name": name, **_place(volume)}, "labels")]
+    data = lazy(volume.data)
+    origin = {"source": source, "token": data.name}
+    return [
+        (
+            data,
+            {"name": name, "metadata": {METADATA_KEY: origin}, **_place(volume)},
+            "image",
+        )
+    ]
+
+
+def _maps_layers(path: str, source: str, volume: Volume) -> list[LayerData]:
+    maps_CZYX = lazy(volume.data)
+    layers: list[LayerData] = []
+    for channel, (role, look) in enumerate(MAPS.items()):
+        origin = {"prediction": source, "image": Path(path).stem, "role": role}
+        options = {
+            "name": f"{Path(path).stem} · {role}",
+            "metadata": {METADATA_KEY: origin},
+            "contrast_limits": (0, 255),
+            **look,
+            **_place(volume, ndim=3),
+        }
+        layers.append((maps_CZYX[channel], options, "image"))
+    return layers
+
+
+def lazy(data: ArrayLike) -> Any:
+    """Return a dask array that reads stored data as they are looked at."""
+    n_channels = len(data.shape) - 3
+    chunks = (1,) * n_channels + _CHUNK
+    return dask.array.from_array(  # type: ignore[no-untyped-call]
+        data, chunks=chunks, name=f"volseg-{uuid4().hex}"
+    )
+
+
+def _is_labels(dataset: str, volume: Volume) -> bool:
+    name = dataset.rsplit("/", 1)[-1].lower()
+    is_integer = np.dtype(volume.data.dtype).kind in "bui"
+    is_single = len(volume.data.shape) == 3
+    return is_integer and is_single and any(word in name for word in _LABEL_WORDS)
+
+
+def _is_maps(dataset: str, volume: Volume) -> bool:
+    name = dataset.rsplit("/", 1)[-1].lower()
+    return name == "maps" and volume.n_channels == len(MAPS)
+
+
+def _place(volume: Volume, ndim: int | None = None) -> dict[str, Any]:
+    ndim = ndim or len(volume.data.shape)
+    is_known = volume.voxel_size != (1.0, 1.0, 1.0)
+    unit = "nm" if is_known else "pixel"
+    lead = ndim - 3
+    return {
+        "scale": (1.0,) * lead + volume.voxel_size,
+        "units": ("pixel",) * lead + (unit,) * 3,
+        "axis_labels": ("c", "z", "y", "x")[-ndim:],
+    }

@@ -1,0 +1,105 @@
+"""A finished prediction: read from its folder in a thread, added as layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QObject, Signal
+
+from napari_volseg.events import Finished
+from napari_volseg.io import open_volume, read_labels
+from napari_volseg.widgets.job import Job
+from napari_volseg.widgets.layers import Placement
+from napari_volseg.widgets.outputs import add_instances, add_maps
+from napari_volseg.widgets.readers import lazy
+
+__all__ = ["Delivery", "Prediction", "read_prediction_result"]
+
+_IN_MEMORY = 512 * 2**20
+"""Bytes up to which instances are loaded, so that they can be corrected."""
+
+_undelivered: set[Delivery] = set()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a prediction folder holds."""
+
+    folder: Path
+    maps_CZYX: Any
+    """uint8, read from the OME-Zarr as it is looked at."""
+    instances_ZYX: Any
+    table: pandas.DataFrame | None
+    """One row for each instance; its `index` column is the label id."""
+
+
+class Delivery(QObject):
+    """Brings the result of a job into its viewer, with or without the dock."""
+
+    delivered = Signal(object)
+    """The layers that were added: three images and a labels layer."""
+
+    def __init__(
+        self, viewer: Any, job: Job, place: Placement, image: str, model: Path
+    ) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._job = job
+        self._place = place
+        self._image = image
+        self._model = model
+        _undelivered.add(self)
+        job.finished.connect(self._fetch)
+
+    def _fetch(self, result: Finished) -> None:
+        if result.reason != "completed" or self._job.folder is None:
+            _undelivered.discard(self)
+            return
+        worker = create_worker(
+            read_prediction_result, self._job.folder, _start_thread=False
+        )
+        worker.returned.connect(self._add)
+        worker.errored.connect(self._give_up)
+        worker.start()
+
+    def _add(self, prediction: Prediction) -> None:
+        _undelivered.discard(self)
+        if self._job.window_is_gone:
+            return  # the result is in the run folder
+        origin = {
+            "prediction": str(prediction.folder),
+            "model": str(self._model),
+            "image": self._image,
+        }
+        prefix = f"{self._image} · "
+        viewer = self._viewer
+        layers: list[Any] = [
+            *add_maps(viewer, prediction.maps_CZYX, self._place, prefix, origin)
+        ]
+        labels = add_instances(
+            viewer, prediction.instances_ZYX, self._place, prefix, origin
+        )
+        if prediction.table is not None:
+            labels.features = prediction.table
+        self.delivered.emit([*layers, labels])
+
+    def _give_up(self, error: Exception) -> None:
+        _undelivered.discard(self)
+
+
+def read_prediction_result(folder: Path) -> Prediction:
+    """Open what a prediction wrote; small instances are loaded, maps stay lazy."""
+    source = str(folder / "instances.zarr")
+    instances: Any = open_volume(source).data
+    if instances.nbytes <= _IN_MEMORY:
+        instances = read_labels(source)
+    else:
+        instances = lazy(instances)
+    table_path = folder / "instances.csv"
+    table = pandas.read_csv(table_path) if table_path.exists() else None
+    maps_CZYX = lazy(open_volume(str(folder / "maps.zarr")).data)
+    return Prediction(folder, maps_CZYX, instances, table)

@@ -1,0 +1,179 @@
+"""What a dock shows of a running job: how far, how well, how to end it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_volseg.events import Event, Finished, Notice, Progress, Started, Validated
+from napari_volseg.widgets.job import Job
+from napari_volseg.widgets.messages import duration_words, wrapped_label
+from napari_volseg.widgets.plot import CurvePlot
+
+__all__ = ["ProgressLine", "TrainingView", "progress_words"]
+
+
+class ProgressLine(QProgressBar):
+    """A progress bar that also says how long it will take."""
+
+    def begin(self, text: str) -> None:
+        """Show that work goes on whose length is not known."""
+        self.setRange(0, 0)
+        self.setFormat(text)
+        self.setAccessibleDescription(text)
+
+    def show_progress(self, progress: Progress) -> None:
+        """Show how far the job is."""
+        self.setRange(0, max(1, progress.total))
+        self.setValue(min(progress.step, progress.total))
+        text = f"{100 * progress.step // max(1, progress.total)} %"
+        if progress.state not in ("running",):
+            text = f"{text} · {progress.state}"
+        elif progress.remaining is not None:
+            text = f"{text} · {duration_words(progress.remaining)} left"
+        self.setFormat(text)
+        self.setAccessibleDescription(text)
+
+
+class TrainingView(QWidget):
+    """Progress, curves and the buttons of a training."""
+
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._job: Job | None = None
+        self._best: float | None = None
+        self._score: float | None = None
+        self._progress: Progress | None = None
+        self.bar = ProgressLine()
+        self.status = wrapped_label("")
+        self.notice = wrapped_label("")
+        self.plot = CurvePlot(viewer)
+        self.pause = QPushButton("Pause")
+        self.pause.setCheckable(True)
+        self.pause.setToolTip("Hold the training; it keeps its memory")
+        self.stop = QPushButton("Stop and keep")
+        self.go_on = QCheckBox("Go on when napari closes")
+        self.go_on.setToolTip(
+            "Closing napari leaves the training running; this dock finds it again"
+        )
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.pause)
+        buttons.addWidget(self.stop)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.bar, self.status, self.plot, self.notice):
+            layout.addWidget(widget)
+        layout.addLayout(buttons)
+        layout.addWidget(self.go_on)
+        self.pause.toggled.connect(self._pause)
+        self.stop.clicked.connect(self._stop)
+        self.go_on.toggled.connect(self._keep)
+
+    def follow(self, job: Job) -> None:
+        """Show a job from now on, with what it has said so far."""
+        self._job = job
+        self._best = self._score = self._progress = None
+        self.notice.clear()
+        self.notice.hide()
+        self.status.clear()
+        self.plot.curves = job.curves
+        self.plot.later()
+        self.bar.begin("starting…")
+        self._tidy()
+        if job.started is not None:
+            self.show_event(job.started)
+        if job.validated is not None:
+            self.show_event(job.validated)
+        if job.progress is not None:
+            self.show_event(job.progress)
+        job.event.connect(self.show_event)
+        job.finished.connect(self.end)
+
+    def show_event(self, event: Event) -> None:
+        """Show what the job says."""
+        match event:
+            case Started():
+                self.bar.setRange(0, max(1, event.total))
+                self.bar.setToolTip(f"On {event.device}")
+            case Progress():
+                self._progress = event
+                if not (self._job is not None and self._job.is_stopping):
+                    self.bar.show_progress(event)
+            case Validated():
+                self._score = event.metrics.get("f1_50")
+                if event.best:
+                    self._best = self._score
+            case Notice():
+                self.notice.setText(event.message)
+                self.notice.show()
+            case _:
+                return
+        self.status.setText(self._words())
+        self.plot.later()
+
+    def end(self, result: Finished) -> None:
+        """Show that nothing runs any more; the curves stay."""
+        if self._job is not None:
+            self._job.event.disconnect(self.show_event)
+            self._job.finished.disconnect(self.end)
+            self._job = None
+        self.bar.setRange(0, 1)
+        self.bar.setValue(0 if result.reason == "failed" else 1)
+        self.bar.setFormat(result.reason)
+        self.bar.setAccessibleDescription(result.reason)
+        self._tidy()
+
+    def _words(self) -> str:
+        parts = [] if self._progress is None else [progress_words(self._progress)]
+        if self._score is not None:
+            best = "" if self._best is None else f" (best {self._best:.2f})"
+            parts.append(f"F1 {self._score:.2f}{best}")
+        return " · ".join(parts)
+
+    def _pause(self, is_paused: bool) -> None:
+        self.pause.setText("Resume" if is_paused else "Pause")
+        if self._job is not None:
+            self._job.ask(pause=is_paused)
+
+    def _stop(self) -> None:
+        if self._job is not None:
+            self._job.stop()
+            self._tidy()
+
+    def _keep(self, is_kept: bool) -> None:
+        if self._job is not None:
+            self._job.keep_running = is_kept
+
+    def _tidy(self) -> None:
+        job = self._job
+        is_stopping = job is not None and job.is_stopping
+        self.pause.blockSignals(True)
+        self.pause.setChecked(False)
+        self.pause.setText("Pause")
+        self.pause.blockSignals(False)
+        for widget in (self.pause, self.stop, self.go_on):
+            widget.setVisible(job is not None)
+        self.pause.setEnabled(not is_stopping)
+        self.go_on.setEnabled(not is_stopping)
+        self.go_on.setChecked(job is not None and job.keep_running)
+        if is_stopping:
+            self.bar.begin("stopping…")
+            self.stop.setText("End now")
+            self.stop.setToolTip("Do not wait: the last checkpoint stands")
+        else:
+            self.stop.setText("Stop and keep")
+            self.stop.setToolTip("Save what was learnt and end; Resume goes on later")
+
+
+def progress_words(progress: Progress) -> str:
+    """Return the step and the loss in words."""
+    text = f"step {progress.step}"
+    return text if progress.loss is None else f"{text} · loss {progress.loss:.3f}"

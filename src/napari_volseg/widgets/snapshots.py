@@ -1,0 +1,160 @@
+"""What a run will learn from, captured from layers at the moment of Start.
+
+Capturing runs on the GUI thread and is quick; building, which reads and checks
+every voxel, runs in a worker thread. What is painted afterwards never reaches
+the run.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels, Layer
+from numpy.typing import NDArray
+
+from napari_volseg.runs import TrainingPair
+from napari_volseg.runs.pairs import Role
+from napari_volseg.volume import (
+    AnnotationRule,
+    LabelledVolume,
+    Volume,
+    read_annotation,
+)
+from napari_volseg.widgets.layers import (
+    check_aligned,
+    image_volume,
+    labels_array,
+    layer_source,
+)
+from napari_volseg.widgets.regions import Region, capture_region
+
+__all__ = ["Annotated", "PairSnapshot", "capture_pair", "snapshot_words"]
+
+COPY_AT_ONCE = 32 * 2**20
+"""Bytes that may be copied on the GUI thread: about 10 ms."""
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Which voxels of the pairs count, as chosen in the dock."""
+
+    rule: AnnotationRule = "everywhere"
+    background_id: int = 0
+    region: Layer | None = None
+    all_slices: bool = False
+    """Whether an outline counts in all slices or in its own."""
+
+
+@dataclass(frozen=True)
+class PairSnapshot:
+    """An image and its labels as they were at one moment."""
+
+    image: Volume
+    source: str | None
+    labels: Any
+    labels_name: str
+    annotated: Annotated
+    region: Region | None
+    locked: weakref.ref[Labels] | None = None
+    """A layer too large to copy at once: it must not change until `build` is done."""
+
+    def build(self, role: Role = "train") -> TrainingPair:
+        """Read and check the labels; call it in a worker thread.
+
+        Raises
+        ------
+        DataError
+            For labels that are empty, negative or nowhere annotated.
+        """
+        labels_ZYX, annotated_ZYX = self.read()
+        volume = LabelledVolume(self.image, labels_ZYX, annotated_ZYX)
+        return TrainingPair(volume, self.source, role)
+
+    def read(self) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_] | None]:
+        """Return the labels (Z, Y, X) and where they count, None for everywhere."""
+        region = (
+            None
+            if self.region is None
+            else self.region.mask(self.image.shape_ZYX, self.annotated.all_slices)
+        )
+        return read_annotation(
+            np.asarray(self.labels),
+            self.annotated.rule,
+            self.annotated.background_id,
+            region,
+            name=f"the labels layer '{self.labels_name}'",
+        )
+
+
+def capture_pair(
+    image: Image, labels: Labels, annotated: Annotated, *, copy: bool = True
+) -> PairSnapshot:
+    """Return a snapshot of two layers; large labels are locked, not copied.
+
+    Raises
+    ------
+    DataError
+        If a layer is no volume or the two do not cover the same voxels.
+    """
+    volume = image_volume(image)
+    data = labels_array(labels)
+    check_aligned(image, labels, volume.shape_ZYX)
+    region = (
+        None
+        if annotated.region is None
+        else capture_region(annotated.region, image, volume.shape_ZYX)
+    )
+    source = layer_source(image)
+    locked = None
+    if copy:
+        if source is None:
+            volume = Volume(_copied(volume.data), volume.voxel_size, volume.name)
+        if region is not None and region.labels is not None:
+            region = Region(region.name, labels=np.array(region.labels) != 0)
+        if not isinstance(data, np.ndarray) or data.nbytes > COPY_AT_ONCE:
+            locked = weakref.ref(labels)
+        data = _copied(data)
+    return PairSnapshot(
+        volume, source, data, str(labels.name), annotated, region, locked
+    )
+
+
+def _copied(data: Any) -> Any:
+    if isinstance(data, np.ndarray) and data.nbytes <= COPY_AT_ONCE:
+        return data.copy()
+    return data
+
+
+def snapshot_words(snapshots: Sequence[tuple[PairSnapshot, Role]]) -> str:
+    """Return how much of the pairs is annotated and how many instances they have.
+
+    Reads every voxel: call it in a worker thread.
+    """
+    n_annotated = n_voxels = n_instances = 0
+    for snapshot, _ in snapshots:
+        labels_ZYX, annotated_ZYX = snapshot.read()
+        n_voxels += labels_ZYX.size
+        if annotated_ZYX is None:
+            n_annotated += labels_ZYX.size
+        else:
+            n_annotated += int(annotated_ZYX.sum())
+            labels_ZYX = labels_ZYX * annotated_ZYX
+        n_instances += _count_ids(labels_ZYX)
+    share = 100 * n_annotated / max(n_voxels, 1)
+    shown = f"{share:.2g}" if 0 < share < 1 else f"{share:.0f}"
+    return f"{shown} % annotated · {n_instances} instances"
+
+
+def _count_ids(labels_ZYX: NDArray[np.integer[Any]]) -> int:
+    """Return the number of ids above 0."""
+    highest = int(labels_ZYX.max(initial=0))
+    if highest > 2**26:
+        return int(np.count_nonzero(np.unique(labels_ZYX)))
+    seen = np.zeros(highest + 1, bool)
+    for plane in labels_ZYX:
+        seen[plane.ravel()] = True
+    return int(seen[1:].sum())

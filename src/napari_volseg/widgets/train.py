@@ -1,0 +1,361 @@
+"""The Train dock: from layers to a model, watched while it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Layer
+from napari.qt.threading import create_worker
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_volseg.config import Config, load_config, preset_names, preset_summary
+from napari_volseg.errors import DataError
+from napari_volseg.events import Finished
+from napari_volseg.runs import RunSummary, create_run, default_runs_dir, list_runs
+from napari_volseg.runs.log import LOG
+from napari_volseg.runs.pairs import Role
+from napari_volseg.widgets.actions import open_dock, register_context_menu
+from napari_volseg.widgets.combos import fit_narrow
+from napari_volseg.widgets.form import TRAIN_SIMPLE, ConfigForm, add_row, narrow_form
+from napari_volseg.widgets.job import Job, running_job
+from napari_volseg.widgets.messages import (
+    MessageLine,
+    primary_button,
+    scrolled,
+    wrapped_label,
+)
+from napari_volseg.widgets.pairs import AnnotatedChooser, PairList
+from napari_volseg.widgets.preview import LivePreview
+from napari_volseg.widgets.runview import TrainingView
+from napari_volseg.widgets.snapshots import PairSnapshot, snapshot_words
+
+if TYPE_CHECKING:
+    import napari
+
+__all__ = ["TrainWidget"]
+
+_SECTIONS = (
+    "data",
+    "augmentation",
+    "model",
+    "optimization",
+    "system",
+    "monitor",
+    "inference",
+)
+_FILES = (
+    "train_image",
+    "train_label",
+    "train_mask",
+    "val_image",
+    "val_label",
+    "val_mask",
+)
+_COUNT_AT_MOST = 64 * 2**20
+"""Voxels up to which the annotation is counted while the user paints."""
+
+_NEXT = {
+    "empty": "What next? Open a volume and paint some objects in a labels layer, or "
+    "try File › Open Sample › VolSeg.",
+    "ready": "What next? Press Train. A preview appears here while you paint on.",
+    "running": "What next? Drag the preview box, and paint where the preview is wrong: "
+    "the next training learns from it.",
+    "done": "What next? Predict a volume with the new model, or paint more and train "
+    "again.",
+    "failed": "What next? Mend what the message says and press Train, or Resume.",
+}
+
+
+class TrainWidget(QWidget):
+    """Train a network on image and labels layers."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self._viewer: Any = viewer
+        self._job: Job | None = None
+        self._preview: LivePreview | None = None
+        self._locked: list[Any] = []
+        self._found: RunSummary | None = None
+        self._make_widgets()
+        self._lay_out()
+        self._connect()
+        self._choose_preset()
+        register_context_menu()
+        job = running_job(viewer, "train")
+        if job is not None:
+            self._attach(job, [])
+        else:
+            self._look_for_runs()
+        self._tidy()
+
+    def _make_widgets(self) -> None:
+        viewer = self._viewer
+        self.pairs = PairList(viewer)
+        self.annotated = AnnotatedChooser(viewer)
+        self.counted = wrapped_label("")
+        self.preset = fit_narrow(QComboBox())
+        for name in preset_names():
+            self.preset.addItem(name, name)
+            tip = preset_summary(name)
+            row = self.preset.count() - 1
+            self.preset.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
+        self.preset.addItem("from a file…", None)
+        self.preset.setCurrentIndex(max(0, self.preset.findData("quick")))
+        self.name = QLineEdit()
+        self.name.setPlaceholderText("as the preset")
+        self.name.setToolTip(f"Name of the run and its folder in {default_runs_dir()}")
+        self.form = ConfigForm(TRAIN_SIMPLE, _SECTIONS)
+        self.train = primary_button("Train")
+        self.message = MessageLine()
+        self.resume = QPushButton("Resume")
+        self.predict = QPushButton("Predict…")
+        self.predict.setToolTip("Open the Predict dock with the newest model")
+        self.view = TrainingView(viewer)
+        self.view.hide()
+        self.next = wrapped_label("")
+
+    def _lay_out(self) -> None:
+        self.setup = QWidget()
+        setup = QVBoxLayout(self.setup)
+        setup.setContentsMargins(0, 0, 0, 0)
+        rows = narrow_form()
+        add_row(rows, "Preset", self.preset)
+        add_row(rows, "Run name", self.name)
+        setup.addWidget(self.pairs)
+        setup.addWidget(self.annotated)
+        setup.addWidget(self.counted)
+        setup.addLayout(rows)
+        setup.addWidget(self.form)
+        setup.addWidget(self.train)
+        page = scrolled(self)
+        parts: tuple[QWidget, ...] = (
+            self.setup,
+            self.view,
+            self.message,
+            self.resume,
+            self.predict,
+            self.next,
+        )
+        for part in parts:
+            page.addWidget(part)
+        page.addStretch(1)
+
+    def _connect(self) -> None:
+        self._count_later = QTimer(self)
+        self._count_later.setSingleShot(True)
+        self._count_later.setInterval(600)
+        self._count_later.timeout.connect(self._count)
+        self.pairs.changed.connect(self._check)
+        self.annotated.changed.connect(self._check)
+        self.form.changed.connect(self._check)
+        self.preset.activated.connect(self._choose_preset)
+        self.train.clicked.connect(self.start)
+        self.resume.clicked.connect(self._resume)
+        self.predict.clicked.connect(self._open_predict)
+
+    def _open_predict(self) -> None:
+        open_dock(self._viewer, "Predict")
+
+    def _choose_preset(self, *_: object) -> None:
+        name = self.preset.currentData()
+        if name is None:
+            path = QFileDialog.getOpenFileName(
+                self, "Settings of a run", "", "YAML (*.yaml *.yml)"
+            )[0]
+            if not path:
+                return
+            name = path
+        try:
+            config = load_config(name)
+        except DataError as error:
+            self.message.show_error(str(error))
+            return
+        self.preset.setToolTip(config.description or "Settings to start from")
+        self.form.set_value(_without_files(config))
+
+    def _capture(self, *, copy: bool) -> tuple[Config, list[tuple[PairSnapshot, Role]]]:
+        annotated = self.annotated.value()
+        snapshots = self.pairs.capture(annotated, copy=copy)
+        config = self.form.config()
+        data = config.data.model_copy(
+            update={
+                "annotated": annotated.rule,
+                "background_id": annotated.background_id,
+            }
+        )
+        return config.model_copy(update={"data": data}), snapshots
+
+    def _check(self) -> None:
+        """Say at once what keeps Train from starting."""
+        if self._job is not None:
+            return
+        self._count_later.start()
+        try:
+            self._capture(copy=False)
+        except DataError as error:
+            self.train.setEnabled(False)
+            self.train.setToolTip(str(error))
+            self.counted.setText(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+            self.next.setText(_NEXT["empty"])
+            return
+        self.train.setEnabled(True)
+        self.train.setToolTip("Start the training in a process of its own")
+        self.counted.setText("")
+        self.next.setText(_NEXT["ready"])
+
+    def _count(self) -> None:
+        """Count what is annotated, in a thread."""
+        if self._job is not None:
+            return
+        try:
+            _, snapshots = self._capture(copy=False)
+        except DataError:
+            return
+        size = sum(snapshot.labels.size for snapshot, _ in snapshots)
+        if size <= _COUNT_AT_MOST:
+            worker = create_worker(
+                _count_in_thread, snapshots, _start_thread=False, _ignore_errors=True
+            )
+            worker.returned.connect(self._show_count)
+            worker.start()
+
+    def _show_count(self, words: str) -> None:
+        if self._job is None and self.train.isEnabled():
+            self.counted.setText(words)
+
+    def start(self) -> None:
+        """Start a training on what is chosen; does nothing while one runs."""
+        if self._job is not None:
+            return
+        try:
+            config, snapshots = self._capture(copy=True)
+        except DataError as error:
+            self.message.show_error(str(error))
+            return
+        for snapshot, _ in snapshots:
+            layer = None if snapshot.locked is None else snapshot.locked()
+            if layer is not None and layer.editable:
+                layer.editable = False
+                self._locked.append(snapshot.locked)
+        name = self.name.text().strip() or config.experiment_name
+        job = Job(self._viewer, "train", f"VolSeg training '{name}'")
+        images = [image for image, _, _ in self.pairs.layers() if image is not None]
+        self._attach(job, images)
+        job.start(partial(_make_run, config, snapshots, name))
+
+    def _resume(self) -> None:
+        found = self._found
+        if found is None or self._job is not None:
+            return
+        job = Job(self._viewer, "train", f"VolSeg training '{found.name}'")
+        images = [image for image, _, _ in self.pairs.layers() if image is not None]
+        self._attach(job, images)
+        is_running = found.state == "running"
+        job.start(partial(Path, found.folder), resume=not is_running, attach=is_running)
+
+    def _attach(self, job: Job, images: Sequence[Image | Layer]) -> None:
+        self._job = job
+        if images:
+            self._preview = LivePreview(self._viewer, images, job, self)
+        job.ready.connect(self._unlock)
+        job.finished.connect(self._finish)
+        self.view.follow(job)
+        self.message.clear()
+        self._tidy()
+        QTimer.singleShot(0, self._watch_window)
+
+    def _watch_window(self) -> None:
+        if self._job is not None:
+            self._job.watch_window(self)
+
+    def _unlock(self, *_: object) -> None:
+        for reference in self._locked:
+            layer = reference()
+            if layer is not None:
+                layer.editable = True
+        self._locked.clear()
+
+    def _finish(self, result: Finished) -> None:
+        job = self._job
+        self._job = None
+        self._unlock()
+        log = None if job is None or job.folder is None else job.folder / LOG
+        if result.reason == "failed":
+            self.message.show_error(result.message, log)
+        else:
+            self.message.show_text(result.message)
+        self._tidy()
+        self.next.setText(_NEXT["failed" if result.reason == "failed" else "done"])
+        self.predict.setVisible(result.reason != "failed")
+        self._look_for_runs()
+
+    def _tidy(self) -> None:
+        is_running = self._job is not None
+        self.setup.setVisible(not is_running)
+        self.predict.hide()
+        self.resume.setVisible(self._found is not None and not is_running)
+        if is_running:
+            self.view.show()
+            self.next.setText(_NEXT["running"])
+        else:
+            self._check()
+
+    def _look_for_runs(self) -> None:
+        worker = create_worker(
+            _find_unfinished, _start_thread=False, _ignore_errors=True
+        )
+        worker.returned.connect(self._offer)
+        worker.start()
+
+    def _offer(self, found: RunSummary | None) -> None:
+        self._found = found
+        if found is not None:
+            verb = "Follow" if found.state == "running" else "Resume"
+            self.resume.setText(f"{verb} '{found.name}' (step {found.step})")
+            self.resume.setToolTip(
+                f"{verb} the training in {found.folder}: {found.message or found.state}"
+            )
+        self.resume.setVisible(found is not None and self._job is None)
+
+
+def _without_files(config: Config) -> Config:
+    """Return a preset without what the layers decide here."""
+    data = config.data.model_copy(
+        update=dict.fromkeys(_FILES, ()) | {"voxel_size": None}
+    )
+    model = config.model.model_copy(update={"input_size": None, "output_size": None})
+    return config.model_copy(update={"data": data, "model": model})
+
+
+def _make_run(
+    config: Config, snapshots: Sequence[tuple[PairSnapshot, Role]], name: str
+) -> Path:
+    pairs = [snapshot.build(role) for snapshot, role in snapshots]
+    return create_run(config, pairs, default_runs_dir(), name)
+
+
+def _count_in_thread(snapshots: Sequence[tuple[PairSnapshot, Role]]) -> str:
+    try:
+        return snapshot_words(snapshots)
+    except DataError as error:
+        return f"{str(error)[:1].upper()}{str(error)[1:]}."
+
+
+def _find_unfinished() -> RunSummary | None:
+    """Return the newest run that can be followed or resumed."""
+    for run in list_runs(default_runs_dir()):
+        can_go_on = run.state in ("stopped", "interrupted", "failed")
+        if run.state == "running" or (can_go_on and run.has_checkpoint):
+            return run
+    return None
