@@ -198,7 +198,7 @@ def _check_complete(path: Path, tensors: Mapping[str, Any], data_bytes: int) -> 
 
 
 def _mapping(metadata: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
-    value = metadata.get(key) or {}
+    value = metadata.get(key)
     if not isinstance(value, dict):
         raise DataError(f"the model {path} is damaged: '{key}' is not a mapping")
     return value
