@@ -99,10 +99,9 @@ def _dataset(h5: h5py.File, dataset: str, file: str) -> h5py.Dataset:
     for part in [part for part in dataset.split("/") if part not in ("", ".")]:
         if not isinstance(node, h5py.Group):
             raise wrong_dataset(file, dataset, _list(h5))
-        try:
-            link = node.get(part, getlink=True)
-        except KeyError:
-            raise wrong_dataset(file, dataset, _list(h5)) from None
+        link = node.get(part, getlink=True)
+        if link is None:
+            raise wrong_dataset(file, dataset, _list(h5))
         if not isinstance(link, h5py.HardLink):
             raise DataError(
                 f"{name} is not followed, {part} is a link to elsewhere: copy the data "

@@ -33,7 +33,6 @@ UNITS_NM = {
     "um": 1e3,
     "µm": 1e3,
     "μm": 1e3,
-    "\\u00b5m": 1e3,
     "micron": 1e3,
     "microns": 1e3,
     "mm": 1e6,

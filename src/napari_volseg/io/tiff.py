@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import threading
 import weakref
 from itertools import product
@@ -28,12 +30,14 @@ __all__ = ["list_tiff", "open_tiff"]
 def open_tiff(path: Path, source: Source) -> Stored:
     """Return the array of a series; the dataset of a source is its number."""
     file = source.path.name
-    with refusing(file):
+    with refusing(file), _Damage() as damage:
         tif = tifffile.TiffFile(path, _multifile=False)
         try:
             _check_single_file(tif, file)
             number = _series_number(tif, source)
             series = tif.series[number]
+            if damage.found:
+                raise DataError(f"{file} is damaged ({damage.found}): copy it again")
             axes, n_samples = _axes(series)
             array = _stored(tif, series, path, file, n_samples)
             size = _ome_voxel_size(tif, number) or _imagej_voxel_size(tif)
@@ -43,6 +47,34 @@ def open_tiff(path: Path, source: Source) -> Stored:
         if isinstance(array, MappedArray):
             tif.close()
         return Stored(array, axes, size)
+
+
+class _Damage(logging.Handler):
+    """Listens for what tifffile only logs, such as a broken chain of pages.
+
+    It would otherwise give the pages before the break as the whole image.
+    """
+
+    _SIGNS = ("page", "circular", "reshape", "corrupted file", "missing data")
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found = ""
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the first sign of damage."""
+        text = re.sub(r"^<[^>]*> *", "", record.getMessage())
+        mine = record.thread == self._thread
+        if mine and not self.found and any(sign in text for sign in self._SIGNS):
+            self.found = text[:120]
+
+    def __enter__(self) -> _Damage:
+        logging.getLogger("tifffile").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("tifffile").removeHandler(self)
 
 
 def list_tiff(path: Path) -> list[str]:
@@ -71,6 +103,10 @@ def _series_number(tif: tifffile.TiffFile, source: Source) -> int:
 
 def _check_single_file(tif: tifffile.TiffFile, file: str) -> None:
     """Refuse an OME-TIFF whose planes or metadata lie in other files."""
+    if tif.is_ndtiff:
+        raise DataError(
+            f"{file} is one part of an NDTiff folder: export it as one file"
+        )
     if not tif.is_ome or not tif.ome_metadata:
         return
     root = ElementTree.fromstring(tif.ome_metadata)
@@ -150,12 +186,13 @@ class _StoredPages:
         self._n_outer = next(
             (k for k in range(len(full) + 1) if prod(full[k:]) == inner), -1
         )
-        if self._n_outer < 0 or prod(full[: self._n_outer]) != len(series):
+        self._pages = [p for p in series if p and p.parent is series.parent]
+        if self._n_outer < 0 or prod(full[: self._n_outer]) != len(self._pages):
             raise DataError(f"{file} is incomplete, pages are missing: copy it again")
         self._full, self._samples = full, samples
         self.shape = tuple(len(range(n)[s]) for n, s in zip(full, samples, strict=True))
         self.dtype: np.dtype[Any] = np.dtype(series.dtype)
-        self._series, self._file = series, file
+        self._file = file
         self._lock = threading.Lock()
 
     def read(self, slices: tuple[slice, ...]) -> NDArray[Any]:
@@ -168,12 +205,9 @@ class _StoredPages:
         with refusing(self._file), self._lock:
             for at, place in enumerate(product(*outer)):
                 number = int(np.ravel_multi_index(place, self._full[:k])) if k else 0
-                page = self._series[number]
-                if page is None:
-                    raise DataError(
-                        f"{self._file} lacks page {number}: export it as one whole file"
-                    )
-                values = page.asarray(maxworkers=1).reshape(self._full[k:])
+                values = (
+                    self._pages[number].asarray(maxworkers=1).reshape(self._full[k:])
+                )
                 result[at] = values[slices[k:]]
         return result.reshape(shape)
 

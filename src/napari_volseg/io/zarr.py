@@ -145,11 +145,15 @@ def _check_node(node: Node, name: str) -> None:
         check_dtype(np.dtype("O"), name)
     else:
         check_dtype(np.dtype(kind), name)
-    shape = node.metadata.get("shape")
-    if not isinstance(shape, list) or not all(
-        isinstance(n, int) and 0 < n < 2**62 for n in shape
-    ):
-        raise DataError(f"{name} is empty or damaged: its shape is {shape}")
+    grid = node.metadata.get("chunk_grid") or {}
+    chunks = node.metadata.get("chunks") or grid["configuration"]["chunk_shape"]
+    for what, lengths in (("shape", node.metadata.get("shape")), ("chunks", chunks)):
+        if not isinstance(lengths, list) or not all(
+            isinstance(n, int) and 0 < n < 2**62 for n in lengths
+        ):
+            raise DataError(
+                f"{name} is empty or damaged: its {what} is {str(lengths)[:80]}"
+            )
 
 
 def _codec_names(node: Node) -> Iterator[str]:
