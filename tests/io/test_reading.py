@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -222,3 +224,16 @@ def test_odd_names_open(tmp_path, path, name):
 
     assert open_volume(str(odd)).shape_ZYX == (6, 7, 8)
     assert open_volume(f"{odd}[0:2]").shape_ZYX == (2, 7, 8)
+
+
+def test_importing_io_imports_no_format_library():
+    program = (
+        "import sys, napari_volseg.io as io\n"
+        "print({'h5py', 'zarr', 'tifffile', 'torch'} & set(sys.modules))\n"
+        "print(all(callable(getattr(io, name)) for name in io.__all__))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert output.splitlines() == ["set()", "True"]

@@ -125,6 +125,13 @@ def test_time_points_are_picked_by_the_user(path, rng, axes):
     np.testing.assert_array_equal(open_volume(f"{path}[1:2]").data[...], array[1])
 
 
+def test_slices_saved_as_time_points_get_a_hint(path, rng):
+    tifffile.imwrite(path, volume(rng), imagej=True, metadata={"axes": "TYX"})
+
+    with pytest.raises(DataError, match="save them as z"):
+        open_volume(str(path))
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}], ids=str)
 @pytest.mark.parametrize(
     ("n_samples", "planarconfig"), [(3, "contig"), (4, "contig"), (4, "separate")]

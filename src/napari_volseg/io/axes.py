@@ -114,8 +114,9 @@ def _named(
     if strange:
         what = "time points" if strange == ["T"] else f"axes {', '.join(strange)}"
         pick = f"{source.name.split('[')[0]}[{':,' * axes.index(strange[0])}0]"
+        slices = "" if "Z" in left else "; if they are slices, save them as z"
         raise DataError(
-            f"{source.name} has the axes {axes} {shape} but a volume has only "
-            f"(C)ZYX: pick one of its {what}, for instance {pick}"
+            f"{source.name} has the axes {axes} {shape} but a volume has only (C)ZYX: "
+            f"pick one of its {what}, for instance {pick}{slices}"
         )
     return left
