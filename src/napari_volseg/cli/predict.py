@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from napari_volseg.cli.job import run_in_terminal
 from napari_volseg.cli.maps_file import check_output, write_maps_file
@@ -22,7 +24,7 @@ from napari_volseg.config import (
     build_config,
 )
 from napari_volseg.errors import DataError
-from napari_volseg.io import open_volume, parse_source, read_mask
+from napari_volseg.io import expand_sources, open_volume, parse_source, read_mask
 from napari_volseg.models import read_model_info
 from napari_volseg.runs import (
     absolute_source,
@@ -55,14 +57,14 @@ def add_commands(commands: Commands) -> None:
         metavar="MODEL|RUN_FOLDER",
         help="a model.safetensors, a checkpoint, a run folder or its name",
     )
-    parser.add_argument("source", metavar="SRC", help="the image")
+    parser.add_argument("source", metavar="SRC", help="the image, or a glob")
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="OUT",
         help="OUT.h5 or OUT.zarr with 'maps' (C,Z,Y,X) and 'instances' (Z,Y,X); "
-        "default: <image>_volseg.h5 in this folder",
+        "default: <image>_volseg.h5 in this folder; for a glob, a folder",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     parser.add_argument("--mask", metavar="SRC", help="where to predict")
@@ -82,47 +84,100 @@ def add_commands(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, and say where the result is."""
+    """Predict one volume after the other, and say where the results are."""
     model = find_model(args.model)
-    stem = parse_source(args.source).path.name.split(".")[0]
-    output = (args.output or Path(f"{stem}_volseg.h5")).expanduser().absolute()
-    check_output(output, overwrite=args.overwrite)
     inference, instances = _model_settings(model, args.settings)
+    sources = expand_sources([args.source])
+    outputs = _outputs(sources, args.output)
+    for output in outputs:
+        check_output(output, overwrite=args.overwrite)
+    answers = []
+    for source, output in zip(sources, outputs, strict=True):
+        request = _Request(model, source, output, inference, instances)
+        answer, code = _predict(request, args)
+        if answer is not None:
+            answers.append(answer)
+        if code:
+            break
+    if args.json and answers:
+        print_json(answers[0] if len(sources) == 1 else answers)
+    elif answers and not code:
+        path = answers[-1]["path"]
+        say(f"next: 'volseg segment {path} instances.mask=0.6' tries other thresholds")
+    return code
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One volume to predict."""
+
+    model: Path
+    source: str
+    output: Path
+    inference: InferenceConfig
+    instances: InstancesConfig
+
+
+def _predict(
+    request: _Request, args: argparse.Namespace
+) -> tuple[dict[str, Any] | None, int]:
     voxel_size = tuple(args.voxel_size) if args.voxel_size else None
-    image = open_volume(args.source, voxel_size=voxel_size)
+    image = open_volume(request.source, voxel_size=voxel_size)
     mask = read_mask(args.mask) if args.mask else None
     # Beside the output, where there must be room for it anyway.
-    with tempfile.TemporaryDirectory(prefix=".volseg-", dir=output.parent) as place:
+    parent = request.output.parent
+    with tempfile.TemporaryDirectory(prefix=".volseg-", dir=parent) as place:
         job = create_prediction(
-            model,
+            request.model,
             image,
-            absolute_source(args.source),
+            absolute_source(request.source),
             Path(place),
-            inference=inference,
-            instances=instances,
+            inference=request.inference,
+            instances=request.instances,
             mask=mask,
             device=args.device,
         )
         finished, code = run_in_terminal(job)
         if finished.reason != "completed":
-            return code or 1
+            return None, code or 1
         n_instances = write_maps_file(
-            output, job, image.voxel_size, model=model, instances=instances
+            request.output,
+            job,
+            image.voxel_size,
+            model=request.model,
+            instances=request.instances,
         )
+    if not args.json:
+        say(f"{n_instances} instances: {request.output}")
     answer = {
-        "path": output,
+        "path": request.output,
         "n_instances": n_instances,
         "voxel_size": image.voxel_size,
-        "model": model,
-        "instances": instances.model_dump(mode="json"),
+        "model": request.model,
+        "instances": request.instances.model_dump(mode="json"),
         "message": finished.message,
     }
-    if args.json:
-        print_json(answer)
-    else:
-        say(f"{n_instances} instances: {output}")
-        say(f"next: volseg segment '{output}' instances.mask=… tries other thresholds")
-    return code
+    return answer, code
+
+
+def _outputs(sources: Sequence[str], output: Path | None) -> list[Path]:
+    """Return where the prediction of each source goes."""
+    folder = Path()
+    if output is not None:
+        output = output.expanduser().absolute()
+        if output.is_dir() and output.suffix != ".zarr":
+            folder = output
+        elif len(sources) == 1:
+            return [output]
+        else:
+            raise DataError(
+                f"{len(sources)} images match but -o {output} is one file: give the "
+                "folder for all of them, which must be there"
+            )
+    stems = [parse_source(source).path.name.split(".")[0] for source in sources]
+    if len(set(stems)) < len(stems):
+        raise DataError("several of the images have the same name: predict them singly")
+    return [(folder / f"{stem}_volseg.h5").absolute() for stem in stems]
 
 
 def find_model(text: str) -> Path:
