@@ -55,7 +55,7 @@ def test_the_total_is_the_weighted_sum_of_the_parts(example):
 
 
 def test_the_finest_output_counts_most(example):
-    logits, targets, valid = example
+    _, targets, valid = example
     perfect = torch.logit(targets.clamp(1e-4, 1 - 1e-4))
     coarse_bad, _ = map_loss([perfect, -perfect], targets, valid, WEIGHTS)
     fine_bad, _ = map_loss([-perfect, perfect], targets, valid, WEIGHTS)

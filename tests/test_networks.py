@@ -135,3 +135,9 @@ def test_a_small_network_learns_one_patch_by_heart():
         optimizer.step()
         losses.append(value.item())
     assert losses[-1] < 0.1 * losses[0]
+
+
+def test_an_axis_too_short_to_shrink_does_not_hold_the_others_back():
+    pyramid = plan_pyramid(ModelConfig(filters=(4,) * 5), (40, 20, 20), (8, 160, 160))
+    assert pyramid.multiple == (2, 16, 16)
+    assert pyramid.kernels[1:] == ((3, 3, 3),) * 4

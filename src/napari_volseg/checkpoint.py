@@ -212,6 +212,8 @@ def _check_version(metadata: Mapping[str, Any], path: Path) -> None:
 
 
 def _open(path: Path) -> io.BytesIO:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}: choose a model or checkpoint")
     try:
         return io.BytesIO(path.read_bytes())
     except OSError as error:
@@ -222,7 +224,7 @@ def _load_state(file: io.BytesIO, path: Path) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  # torch raises a dozen kinds here
-        reason = str(error).splitlines()[0][:200]
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(f"{path} is damaged or not a checkpoint: {reason}") from None
     if not isinstance(state, dict):
         raise DataError(f"{path} is not a checkpoint of a volseg run")

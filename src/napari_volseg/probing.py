@@ -20,6 +20,7 @@ import torch
 
 from napari_volseg.config import build_config
 from napari_volseg.devices import Compute
+from napari_volseg.errors import DataError
 from napari_volseg.io import write_json
 from napari_volseg.losses import map_loss
 from napari_volseg.networks import N_MAPS, Pyramid, build_network
@@ -132,6 +133,6 @@ def _write_known(known: dict[str, bool]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, known)
-    except OSError:
+    except (OSError, DataError):
         # Without the cache, the next run tries again.
         return

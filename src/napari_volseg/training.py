@@ -20,6 +20,7 @@ from napari_volseg.checkpoint import (
     save_checkpoint,
     save_model,
 )
+from napari_volseg.errors import DataError
 from napari_volseg.events import (
     CheckpointSaved,
     Event,
@@ -234,17 +235,22 @@ class _Run:
             time.sleep(0.1)
         self.clock.lap()
 
-    def save(self) -> CheckpointSaved:
-        """Write a checkpoint."""
-        path = save_checkpoint(
-            self.folder / "checkpoints",
-            self.learner.state(),
-            self.learner.step,
-            best=self._best,
-            keep=self.plan.config.monitor.checkpoint.save_top_k,
-        )
-        best, self._best = self._best, False
+    def save(self) -> CheckpointSaved | Notice:
+        """Write a checkpoint; a disk that refuses it does not end the training."""
         self.clock.saved = time.monotonic()
+        try:
+            path = save_checkpoint(
+                self.folder / "checkpoints",
+                self.learner.state(),
+                self.learner.step,
+                best=self._best,
+                keep=self.plan.config.monitor.checkpoint.save_top_k,
+            )
+        except (OSError, DataError) as error:
+            return Notice(
+                f"No checkpoint was saved, training goes on: {error}", "warning"
+            )
+        best, self._best = self._best, False
         name = path.relative_to(self.folder).as_posix()
         return CheckpointSaved(self.learner.step, name, best)
 

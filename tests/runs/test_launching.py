@@ -212,6 +212,8 @@ def test_stop_kills_a_worker_that_does_not_listen(run):
     _until(lambda: "up" in (run / "worker.log").read_text())
     worker.stop(timeout=0.1)
     assert not worker.alive
+    *_, last = follow(run, worker)
+    assert "did not stop" in last.message
 
 
 def test_following_begins_at_the_end_when_asked(run, start):

@@ -42,21 +42,29 @@ def plan_pyramid(
     """
     edge = [float(v) for v in voxel_size]
     length = list(patch_size)
+    kernel = [1, 1, 1]
     factors: list[Size] = []
     kernels: list[Size] = []
     for level in range(len(model.filters)):
-        near = [e < 2 * min(edge) for e in edge]
-        z, y, x = (3 if near[a] and length[a] > 1 else 1 for a in range(3))
-        kernels.append((z, y, x))
+        can_shrink = [n >= 2 * _SMALLEST_EDGE for n in length]
+        shortest = min(
+            (e for e, can in zip(edge, can_shrink, strict=True) if can),
+            default=max(edge),
+        )
+        near = [e < 2 * shortest for e in edge]
+        kernel = [
+            3 if k == 3 or (close and n > 1) else 1
+            for k, close, n in zip(kernel, near, length, strict=True)
+        ]
+        kernels.append((kernel[0], kernel[1], kernel[2]))
+        z, y, x = (
+            2 if close and can else 1
+            for close, can in zip(near, can_shrink, strict=True)
+        )
+        factor = (z, y, x)
         if model.down_factors is not None:
-            given = (*model.down_factors, (1, 1, 1))[level]
-        else:
-            given = (
-                2 if near[0] and length[0] >= 2 * _SMALLEST_EDGE else 1,
-                2 if near[1] and length[1] >= 2 * _SMALLEST_EDGE else 1,
-                2 if near[2] and length[2] >= 2 * _SMALLEST_EDGE else 1,
-            )
-        edge = [e * f for e, f in zip(edge, given, strict=True)]
-        length = [max(1, n // f) for n, f in zip(length, given, strict=True)]
-        factors.append(given)
+            factor = (*model.down_factors, (1, 1, 1))[level]
+        edge = [e * f for e, f in zip(edge, factor, strict=True)]
+        length = [max(1, n // f) for n, f in zip(length, factor, strict=True)]
+        factors.append(factor)
     return Pyramid(tuple(factors[:-1]), model.kernel_sizes or tuple(kernels))
