@@ -110,7 +110,9 @@ def _cause_of_death(folder: Path, worker: Worker | None) -> str:
         advice = "nothing was saved yet, start it again"
     else:
         advice = "start it again"
-    return f"the worker process {_death(folder, code)}; {advice}"
+    killed = worker is not None and worker.was_killed
+    death = "was ended because it did not stop" if killed else _death(folder, code)
+    return f"the worker process {death}; {advice}"
 
 
 def _death(folder: Path, code: int | None) -> str:

@@ -38,6 +38,8 @@ class Worker:
     ) -> None:
         self.folder = folder
         self.pid = pid
+        self.was_killed = False
+        """Whether `kill` ended it, or `stop` after its timeout."""
         self._process = process
         self._found: psutil.Process | None = None
         if process is None:
@@ -105,6 +107,7 @@ class Worker:
             family = [*target.children(recursive=True), target] if self.alive else []
         except psutil.Error:
             family = []
+        self.was_killed = self.was_killed or bool(family)
         for process in family:
             try:
                 process.kill()
