@@ -113,7 +113,7 @@ def flood(
     # Links are handed out one by one and used again, so most of the pool is never
     # touched and takes no memory: about an eighth of it on real maps.
     n_links = n_inside // _LINK + 2 * 256 + 1
-    pool = np.empty((n_links, _LINK), np.int32)
+    pool = np.empty(n_links * _LINK, np.int32)
     after = np.empty(n_links, np.int32)
     _flood(height_ZYX, flip, state, row, plane, pool, after)
     return state
@@ -213,7 +213,7 @@ def _push(
             after[last[level]] = link
         last[level] = link
         fill[level] = 0
-    pool[link, fill[level]] = voxel
+    pool[link * _LINK + fill[level]] = voxel
     fill[level] += 1
 
 
@@ -250,21 +250,28 @@ def _flood(
     for level in range(256):
         link = int(first[level])
         while link >= 0:
+            start = link * _LINK
             n_done = 0
-            # The bucket grows while it is emptied.
-            while n_done < (fill[level] if link == last[level] else _LINK):
-                if n_done + _AHEAD < (fill[level] if link == last[level] else _LINK):
-                    ahead = int(pool[link, n_done + _AHEAD])
+            while True:
+                # The bucket grows while it is emptied.
+                n_items = int(fill[level]) if link == last[level] else _LINK
+                if n_done == n_items:
+                    break
+                if n_done + _AHEAD < n_items:
+                    ahead = int(pool[start + n_done + _AHEAD])
+                    _prefetch(state, ahead - plane)
+                    _prefetch(state, ahead - row)
                     _prefetch(state, ahead)
-                    for step in (-plane, -row, row, plane):
-                        _prefetch(state, ahead + step)
-                voxel = int(pool[link, n_done])
+                    _prefetch(state, ahead + row)
+                    _prefetch(state, ahead + plane)
+                voxel = int(pool[start + n_done])
                 n_done += 1
                 seed = state[voxel]
                 for step in steps:
                     neighbour = voxel + step
-                    if state[neighbour] < 0:
-                        reached = max(level, -1 - int(state[neighbour]))
+                    unseen = state[neighbour]
+                    if unseen < 0:
+                        reached = max(level, -1 - int(unseen))
                         state[neighbour] = seed
                         _push(neighbour, reached, pool, after, first, last, fill, free)
             following = int(after[link])
