@@ -88,7 +88,7 @@ def _survives(plan: TrainPlan, compute: Compute) -> bool:
     known = _read_known()
     if key not in known:
         result = subprocess.run(
-            [sys.executable, "-m", "napari_volseg", "probe"],
+            [sys.executable, "-P", "-m", "napari_volseg", "probe"],
             input=json.dumps(spec).encode(),
             capture_output=True,
             timeout=_SECONDS,

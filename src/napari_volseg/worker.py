@@ -9,9 +9,9 @@ import errno
 import faulthandler
 import logging
 import os
+import platform
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -19,6 +19,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
+from napari_volseg import __version__
 from napari_volseg.errors import DataError
 from napari_volseg.events import Event, Finished, Notice
 from napari_volseg.io import write_json
@@ -237,6 +240,9 @@ def _end_with_parent(folder: Path) -> None:
     if not ControlReader(folder)().detached:
         # At once and without clean-up: checkpoints are atomic, and a normal
         # exit would wait for threads that compute.
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                child.kill()
         os._exit(1)
 
 
@@ -290,7 +296,13 @@ def _logging_to(path: Path) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        _logger.info("Python %s, process %d", sys.version.split()[0], os.getpid())
+        _logger.info(
+            "napari-volseg %s, Python %s, %s, process %d",
+            __version__,
+            platform.python_version(),
+            platform.platform(),
+            os.getpid(),
+        )
         yield
     finally:
         logger.removeHandler(handler)

@@ -118,6 +118,16 @@ def test_events_arrive_and_a_stop_ends_the_run(run, start):
 
 
 @posix
+def test_sigterm_asks_for_a_stop(run, start):
+    worker = start()
+    _wait_for_steps(run)
+    os.kill(worker.pid, signal.SIGTERM)
+    *_, last = follow(run, worker)
+    assert last.reason == "stopped"
+    assert worker.returncode() == 0
+
+
+@posix
 def test_a_killed_worker_is_explained_and_the_lock_is_free(run, start):
     worker = start("os.kill(os.getpid(), signal.SIGKILL)")
     *_, last = follow(run, worker)
@@ -206,6 +216,20 @@ def test_a_detached_worker_lives_on_and_is_found_again(run):
     assert attach(run) is None
 
 
+@posix
+def test_what_a_worker_started_goes_with_it(run):
+    action = (
+        "step or print('child', __import__('subprocess').Popen(['sleep', '600']).pid, "
+        "flush=True)"
+    )
+    with _start_parent(run, action=action) as parent:
+        worker_pid = int(parent.stdout.readline())
+        _until(lambda: "child" in (run / "worker.log").read_text())
+        child = int((run / "worker.log").read_text().split("child ")[1].split()[0])
+        parent.kill()
+    _until(lambda: _gone(worker_pid) and _gone(child))
+
+
 def test_stop_kills_a_worker_that_does_not_listen(run):
     code = "import time; print('up', flush=True); time.sleep(600)"
     worker = launch(run, command=[sys.executable, "-c", code])
@@ -282,9 +306,11 @@ def test_the_owner_is_written_down(run, start):
     assert owner["pid"] == worker.pid
 
 
-def _start_parent(run: Path, *flags: str) -> subprocess.Popen[str]:
+def _start_parent(
+    run: Path, *flags: str, action: str = "pass"
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(run), *_command(run), *flags],
+        [sys.executable, "-c", PARENT, str(run), *_command(run, action), *flags],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -40,6 +40,8 @@ def lock(folder: Path) -> Iterator[None]:
     DataError
         If another process owns it, or the folder cannot be written.
     """
+    if not folder.is_dir():
+        raise DataError(f"the run folder {folder} is not there (any more)")
     guard = filelock.FileLock(folder / _LOCK, timeout=_PATIENCE, mode=0o600)
     try:
         guard.acquire()
