@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils import cancelable_progress
+from napari.utils.notifications import notification_manager
 from numpy.typing import NDArray
 from qtpy.QtCore import QCoreApplication, QObject, QThreadPool, Signal
 from qtpy.QtWidgets import QMainWindow, QWidget
@@ -279,6 +280,7 @@ class Job(QObject):
         self.curves.add(event)
 
     def _fail(self, error: Exception) -> None:
+        notification_manager.receive_error(type(error), error, error.__traceback__)
         self._end(Finished("failed", str(error)))
 
     def _end(self, result: Finished) -> None:

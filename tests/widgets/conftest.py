@@ -1,0 +1,140 @@
+"""Real windows, and nothing left behind by them."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QApplication, QWidget
+from superqt.utils import WorkerBase
+
+from napari_volseg.runs import launch
+from napari_volseg.sample_data import make_sample
+
+VOXEL_SIZE = (30.0, 8.0, 8.0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.gui)
+
+
+@pytest.fixture(autouse=True)
+def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of runs for each test."""
+    folder = tmp_path / "runs"
+    monkeypatch.setenv("VOLSEG_RUNS", str(folder))
+    return folder
+
+
+def our_children() -> list[psutil.Process]:
+    """Worker processes that this process started and that still live."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if any("napari_volseg" in part for part in child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def workers() -> Callable[[], list[psutil.Process]]:
+    """Say which worker processes live."""
+    return our_children
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(qtbot: Any) -> Iterator[None]:
+    """Fail when a test leaves workers, processes or windows behind."""
+    from napari_volseg.widgets import job
+
+    before = set(map(id, QApplication.topLevelWidgets()))
+    yield
+    qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=15_000)
+    qtbot.waitUntil(lambda: not our_children(), timeout=15_000)
+    assert not job._running
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    if our_windows(before):
+        gc.collect()
+    assert not our_windows(before), "windows are left open"
+
+
+def our_windows(before: set[int]) -> list[QWidget]:
+    """Windows of this plugin that were not there before."""
+    return [
+        widget
+        for widget in QApplication.topLevelWidgets()
+        if id(widget) not in before
+        and type(widget).__module__.startswith("napari_volseg")
+    ]
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy: Callable[..., Any]) -> Any:
+    """A viewer as plugins get it."""
+    return make_napari_viewer_proxy()
+
+
+@pytest.fixture
+def add_pair() -> Callable[..., tuple[Any, Any]]:
+    """Add a small generated image and its labels to a viewer."""
+
+    def add(
+        viewer: Any,
+        name: str = "em",
+        shape: tuple[int, int, int] = (16, 64, 64),
+        seed: int = 0,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        sample = make_sample("cells", shape=shape, seed=seed, voxel_size=VOXEL_SIZE)
+        options = {"scale": VOXEL_SIZE, "units": ("nm",) * 3} | options
+        image = viewer.add_image(sample.image.data, name=name, **options)
+        labels = viewer.add_labels(sample.labels_ZYX, name=f"{name} labels", **options)
+        return image, labels
+
+    return add
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Replace the worker by a script; it has `say(event, **fields)` and `asked()`."""
+
+    def play(script: str) -> None:
+        head = """
+            import json, sys, time
+            from pathlib import Path
+
+            def say(event, **fields):
+                with open("events.jsonl", "a") as log:
+                    log.write(json.dumps({"event": event, **fields}) + "\\n")
+
+            def asked():
+                try:
+                    return json.loads(Path("control.json").read_text())
+                except FileNotFoundError:
+                    return {}
+
+            def end(reason, message="", path=None):
+                fields = {"reason": reason, "message": message, "path": path}
+                Path("result.tmp").write_text(json.dumps(fields | {"metrics": {}}))
+                Path("result.tmp").rename("result.json")
+        """
+        code = textwrap.dedent(head) + textwrap.dedent(script)
+        command = [sys.executable, "-c", f"# napari_volseg\n{code}"]
+
+        def launch_script(folder: Path, *, resume: bool = False) -> Any:
+            return launch(folder, resume=resume, command=command)
+
+        monkeypatch.setattr("napari_volseg.widgets.job.launch", launch_script)
+
+    return play
