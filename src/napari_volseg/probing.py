@@ -83,7 +83,7 @@ def _from_fast_to_safe(compute: Compute) -> Iterator[Compute]:
 def _survives(plan: TrainPlan, compute: Compute) -> bool:
     spec = _describe(plan, compute)
     key = hashlib.sha256(
-        json.dumps([spec, torch.__version__, torch.cpu.get_capabilities()]).encode()
+        json.dumps([spec, torch.__version__, dict(torch.cpu.get_capabilities())]).encode()
     ).hexdigest()[:32]
     known = _read_known()
     if key not in known:
