@@ -37,11 +37,11 @@ def show_prediction(viewer: Any, volume: Path, prediction: Path) -> None:
     place, origin = placement(image), {"source": str(prediction)}
     maps_CZYX = open_volume(f"{prediction}:maps").read()
     add_maps(viewer, maps_CZYX, place, "", origin)
+    add_instances(viewer, read_labels(f"{prediction}:instances"), place, "", origin)
     truth = add_instances(
         viewer, read_labels(f"{volume}:labels"), place, "", {}, role="ground truth"
     )
     truth.visible = False
-    add_instances(viewer, read_labels(f"{prediction}:instances"), place, "", origin)
     viewer.dims.set_point(0, raw.shape_ZYX[0] // 2 * raw.voxel_size[0])
 
 
@@ -71,8 +71,10 @@ def _tile(viewer: Any) -> None:
         layer.visible = True
         layer.blending = "translucent_no_depth"
         layer.opacity = 1.0
-    viewer.grid.enabled = True
-    viewer.grid.stride = -1
+    # napari 0.9 moved the grid to the canvas.
+    grid = getattr(viewer, "canvas", viewer).grid
+    grid.enabled = True
+    grid.stride = 1
     viewer.reset_view(margin=0.02)
 
 
