@@ -1,7 +1,14 @@
 """From maps to instances: seeds, watershed, size filter, thresholds."""
 
+from napari_volseg.instances.fitting import FittedThresholds, fit_thresholds
 from napari_volseg.instances.seeds import find_seeds
 from napari_volseg.instances.segmentation import segment
 from napari_volseg.instances.watershed import watershed
 
-__all__ = ["find_seeds", "segment", "watershed"]
+__all__ = [
+    "FittedThresholds",
+    "find_seeds",
+    "fit_thresholds",
+    "segment",
+    "watershed",
+]

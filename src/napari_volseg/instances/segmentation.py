@@ -14,7 +14,11 @@ from napari_volseg.instances.watershed import flood, inside
 __all__ = ["segment"]
 
 
-def segment(maps_CZYX: NDArray[np.uint8], config: InstancesConfig) -> NDArray[np.int32]:
+def segment(
+    maps_CZYX: NDArray[np.uint8],
+    config: InstancesConfig,
+    seeds_ZYX: NDArray[np.int32] | None = None,
+) -> NDArray[np.int32]:
     """Return the instances of the maps.
 
     The seeds of `find_seeds` flood the voxels whose mask is above `config.mask`,
@@ -26,6 +30,8 @@ def segment(maps_CZYX: NDArray[np.uint8], config: InstancesConfig) -> NDArray[np
     ----------
     maps_CZYX
         Mask, boundary and distance, uint8, 255 being 1. Read, never written.
+    seeds_ZYX
+        What `find_seeds` returns, where it is known already. Read, never written.
 
     Returns
     -------
@@ -33,15 +39,13 @@ def segment(maps_CZYX: NDArray[np.uint8], config: InstancesConfig) -> NDArray[np
         Instances 1…n without gaps, 0 for background; shape (Z, Y, X).
     """
     maps = check_maps(maps_CZYX)
-    seeds_ZYX = find_seeds(maps, config)
-    mask_ZYX = select(maps, foreground_levels(config))
-    n_seeds = int(seeds_ZYX.max(initial=0))
-    state = flood(maps[2], 255, seeds_ZYX, mask_ZYX)
-    flooded_ZYX = inside(state, mask_ZYX.shape)
-    del mask_ZYX
+    seeds = find_seeds(maps, config) if seeds_ZYX is None else seeds_ZYX
+    n_seeds = int(seeds.max(initial=0))
+    state = flood(maps[2], 255, seeds, select(maps, foreground_levels(config)))
+    flooded_ZYX = inside(state, seeds.shape)
     sizes: NDArray[np.int64] = _count(flooded_ZYX, n_seeds)
-    # The seeds are not needed any more: their array takes the result.
-    instances_ZYX = seeds_ZYX
+    # Seeds of our own are not needed any more: their array takes the result.
+    instances_ZYX = seeds if seeds_ZYX is None else np.empty_like(seeds)
     _renumber(flooded_ZYX, renumbering(sizes, config.min_size), instances_ZYX)
     return instances_ZYX
 
