@@ -94,8 +94,12 @@ def test_different_voxel_sizes_are_said():
             "no coarser outputs",
         ),
         (
-            [_pair((4, 8, 8))],
-            ["model.rsunet_norm=instance", "model.filters=[4,4,4,4]"],
+            [_pair()],
+            [
+                "model.rsunet_norm=instance",
+                "data.patch_size=[16,16,16]",
+                "model.down_factors=[[4,4,4],[4,4,4],[1,1,1]]",
+            ],
             "single voxel",
         ),
     ],

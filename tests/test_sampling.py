@@ -107,7 +107,7 @@ def test_only_the_surroundings_of_the_annotation_are_read(rng):
     big = LabelledVolume(
         Volume(rng.integers(0, 255, labels.shape, np.uint8)), labels, annotated
     )
-    assert _prepare(big).image_CZYX.shape[2:] == (56, 56)
+    assert _prepare(big).image_CZYX.shape[2:] == (52, 52)
 
 
 def test_objects_are_drawn_evenly_however_large(rng):
