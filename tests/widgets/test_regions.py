@@ -122,7 +122,7 @@ def painted() -> Labels:
         (
             Annotated(region=region([rectangle(1)])),
             42,
-            "2 % annotated · 2 instances",
+            "2.1 % annotated · 2 instances",
         ),
     ],
 )

@@ -29,8 +29,8 @@ def fit_narrow(combo: QComboBox) -> QComboBox:
 class LayerCombo(QComboBox):
     """The layers of some types in a viewer, by name; new layers appear at once.
 
-    Preview and result layers of this plugin come last, so that the first
-    choice is what the user loaded.
+    They are ordered as `kinds` are, and preview and result layers of this plugin
+    come last, so that the first choice is what the user loaded.
     """
 
     layer_changed = Signal()
@@ -74,7 +74,7 @@ class LayerCombo(QComboBox):
             for layer in map(plain, self._viewer.layers)
             if isinstance(layer, self._kinds)
         ]
-        layers.sort(key=lambda layer: role_of(layer) is not None)
+        layers.sort(key=self._rank)
         was_blocked = self.blockSignals(True)
         self.clear()
         self._layers = [weakref.ref(layer) for layer in layers]
@@ -86,6 +86,10 @@ class LayerCombo(QComboBox):
         self.blockSignals(was_blocked)
         self.setEnabled(bool(layers))
         self.layer_changed.emit()
+
+    def _rank(self, layer: Layer) -> tuple[bool, int]:
+        kinds = [isinstance(layer, kind) for kind in self._kinds]
+        return role_of(layer) is not None, kinds.index(True)
 
     def _report(self, index: int) -> None:
         self.layer_changed.emit()

@@ -26,7 +26,7 @@ _LABEL_WIDTH = 96
 
 TRAIN_SIMPLE: Mapping[str, str] = {
     "optimization.max_minutes": "Budget (min)",
-    "optimization.max_epochs": "Epochs at most",
+    "optimization.max_epochs": "Max epochs",
     "data.patch_size": "Patch (z, y, x)",
     "system.training.batch_size": "Batch size",
     "optimization.optimizer.lr": "Learning rate",
@@ -188,7 +188,7 @@ def add_row(
     if isinstance(content, QWidget):
         label.setToolTip(content.toolTip())
         label.setBuddy(buddy or content)
-    rows.addRow(label, content)  # type: ignore[call-overload]
+    rows.addRow(label, content)
     return label
 
 

@@ -134,6 +134,11 @@ class Job(QObject):
         self._activity: _Activity | None = None
         self._activity_time = 0.0
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether the job is still listened to: it may go on without that."""
+        return self in _running
+
     def serves(self, viewer: Any) -> bool:
         """Whether this job was started from a viewer."""
         return self._viewer() is plain(viewer)

@@ -145,7 +145,7 @@ def snapshot_words(snapshots: Sequence[tuple[PairSnapshot, Role]]) -> str:
             labels_ZYX = labels_ZYX * annotated_ZYX
         n_instances += _count_ids(labels_ZYX)
     share = 100 * n_annotated / max(n_voxels, 1)
-    shown = f"{share:.2g}" if 0 < share < 1 else f"{share:.0f}"
+    shown = f"{share:.2g}" if share < 10 else f"{share:.0f}"
     return f"{shown} % annotated · {n_instances} instances"
 
 

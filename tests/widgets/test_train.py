@@ -1,0 +1,367 @@
+"""The Train dock driven by hand; the worker is a script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_volseg.io import read_labels
+from napari_volseg.runs import list_runs
+from napari_volseg.widgets.preview import BOX_NAME
+from napari_volseg.widgets.train import TrainWidget
+
+STARTED = "say('Started', job='train', device='cpu', total=10)\n"
+UNTIL_STOP = """
+Path("checkpoints").mkdir(exist_ok=True); Path("checkpoints/last.ckpt").touch()
+while not asked().get("stop"):
+    time.sleep(0.02)
+end("stopped", "stopped at step 3")
+"""
+PREVIEW = """
+import numpy as np
+Path("previews").mkdir(exist_ok=True)
+def preview(step, start, stop):
+    shape = [b - a for a, b in zip(start, stop)]
+    np.savez(f"previews/{step}.npz", maps=np.full((3, *shape), step, "u1"),
+             instances=np.full(shape, step, "i4"))
+    say("PreviewReady", step=step, path=f"previews/{step}.npz", pair=0, start=start,
+        stop=stop)
+"""
+
+
+@pytest.fixture
+def dock(viewer: Any, qtbot: Any) -> TrainWidget:
+    widget = TrainWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Train (VolSeg)")
+    return widget
+
+
+def click(qtbot: Any, button: Any) -> None:
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def has_begun(dock: TrainWidget) -> bool:
+    return dock._job is not None and dock._job.started is not None
+
+
+def is_idle(dock: TrainWidget) -> bool:
+    return dock._job is None
+
+
+def test_an_empty_viewer_says_what_to_do(dock: TrainWidget) -> None:
+    assert not dock.train.isEnabled()
+    assert "open a volume" in dock.train.toolTip()
+    assert "Open Sample" in dock.next.text()
+
+
+def test_layers_that_do_not_fit_are_named(
+    viewer: Any, dock: TrainWidget, add_pair: Callable[..., Any]
+) -> None:
+    _, labels = add_pair(viewer)
+    assert dock.train.isEnabled()
+    labels.scale = (1, 1, 1)
+    dock._check()
+    assert not dock.train.isEnabled()
+    assert "'em labels' and 'em' differ in scale" in dock.counted.text()
+
+
+def test_what_is_annotated_is_counted(
+    viewer: Any, dock: TrainWidget, add_pair: Callable[..., Any], qtbot: Any
+) -> None:
+    _, labels = add_pair(viewer)
+    n = np.unique(labels.data).size - 1
+    qtbot.waitUntil(lambda: f"{n} instances" in dock.counted.text(), timeout=10_000)
+    dock.annotated.rule.setCurrentIndex(dock.annotated.rule.findData("region"))
+    shapes = viewer.add_shapes(
+        [np.array([[0, 0], [0, 9], [9, 9], [9, 0]])],
+        name="region",
+        scale=(8, 8),
+        units=("nm",) * 2,
+    )
+    dock.annotated.region.set_layer(shapes)
+    qtbot.waitUntil(lambda: "2.4 % annotated" in dock.counted.text(), timeout=10_000)
+
+
+def test_pairs_come_and_go(
+    viewer: Any, dock: TrainWidget, add_pair: Callable[..., Any], qtbot: Any
+) -> None:
+    add_pair(viewer, "one")
+    add_pair(viewer, "two", seed=1)
+    click(qtbot, dock.pairs.add)
+    chosen = [(str(i.name), str(s.name)) for i, s, _ in dock.pairs.layers()]
+    assert sorted(chosen) == [("one", "one labels"), ("two", "two labels")]
+    dock.pairs.rows[1].held_out.setChecked(True)
+    assert [role for _, _, role in dock.pairs.layers()] == ["train", "val"]
+    dock.pairs.rows[0].held_out.setChecked(True)
+    assert "for validation" in dock.counted.text()
+    click(qtbot, dock.pairs.rows[0].remove)
+    assert [role for _, _, role in dock.pairs.layers()] == ["train"]
+
+
+def test_a_hundred_clicks_make_one_run(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    runs_dir: Path,
+    play: Callable[[str], None],
+) -> None:
+    play(STARTED + UNTIL_STOP)
+    add_pair(viewer)
+    for _ in range(100):
+        click(qtbot, dock.train)
+        dock.start()
+    qtbot.waitUntil(lambda: has_begun(dock), timeout=10_000)
+    click(qtbot, dock.view.stop)
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    assert len(list_runs(runs_dir)) == 1
+    assert "stopped at step 3" in dock.message.text()
+    assert dock.train.isEnabled()
+
+
+def test_later_edits_do_not_reach_the_run(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    runs_dir: Path,
+    play: Callable[[str], None],
+) -> None:
+    play(STARTED + UNTIL_STOP)
+    _, labels = add_pair(viewer)
+    before = labels.data.copy()
+    dock.start()
+    labels.data[:] = 1
+    labels.scale = (1, 1, 1)
+    viewer.layers.remove("em")
+    viewer.layers.remove("em labels")
+    qtbot.waitUntil(lambda: has_begun(dock), timeout=10_000)
+    folder = dock._job.folder
+    dock.view.stop.click()
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    assert np.array_equal(read_labels(f"{folder}/data/000.h5:labels"), before)
+    pairs = json.loads((folder / "data" / "pairs.json").read_text())
+    assert pairs["pairs"][0]["voxel_size"] == [30, 8, 8]
+
+
+def test_labels_too_large_to_copy_are_locked_until_they_are_saved(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    play: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("napari_volseg.widgets.snapshots.COPY_AT_ONCE", 100)
+    play(STARTED + UNTIL_STOP)
+    _, labels = add_pair(viewer)
+    dock.start()
+    assert not labels.editable
+    qtbot.waitUntil(lambda: labels.editable, timeout=10_000)
+    dock.view.stop.click()
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+
+
+def test_pause_is_asked_for_and_taken_back(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    play: Callable[[str], None],
+) -> None:
+    play(
+        STARTED
+        + "while not asked().get('pause'): time.sleep(0.02)\n"
+        + "say('Progress', step=1, total=10, elapsed=1, state='paused')\n"
+        + "while asked().get('pause'): time.sleep(0.02)\n"
+        + "end('completed', 'done')"
+    )
+    add_pair(viewer)
+    dock.start()
+    click(qtbot, dock.view.pause)
+    qtbot.waitUntil(lambda: "paused" in dock.view.bar.format(), timeout=10_000)
+    assert dock.view.pause.text() == "Resume"
+    click(qtbot, dock.view.pause)
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+
+
+def test_a_stopped_run_is_offered_and_resumed(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    runs_dir: Path,
+    play: Callable[[str], None],
+) -> None:
+    play(STARTED + UNTIL_STOP)
+    add_pair(viewer)
+    for button in (dock.train, dock.resume):
+        qtbot.waitUntil(button.isEnabled, timeout=10_000)
+        click(qtbot, button)
+        qtbot.waitUntil(lambda: has_begun(dock), timeout=10_000)
+        click(qtbot, dock.view.stop)
+        qtbot.waitUntil(lambda: dock.resume.isVisibleTo(dock), timeout=10_000)
+    assert len(list_runs(runs_dir)) == 1
+
+
+def test_a_failure_is_told_and_leaves_the_dock_ready(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    play: Callable[[str], None],
+) -> None:
+    play(STARTED + "end('failed', 'the disk is full: free some space')")
+    add_pair(viewer)
+    dock.start()
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    assert dock.message.is_error()
+    assert dock.message.text() == "The disk is full: free some space"
+    assert dock.message._log.isVisibleTo(dock)
+    assert dock.train.isEnabled()
+
+
+def test_empty_labels_fail_in_words_before_anything_is_written(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    runs_dir: Path,
+) -> None:
+    _, labels = add_pair(viewer)
+    labels.data[:] = 0
+    dock.start()
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    assert "empty" in dock.message.text()
+    assert list_runs(runs_dir) == []
+
+
+def test_the_preview_is_updated_in_place_and_follows_the_box(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    play: Callable[[str], None],
+) -> None:
+    play(
+        PREVIEW
+        + STARTED
+        + "preview(1, [4, 8, 8], [12, 40, 40])\n"
+        + "while not asked().get('preview_box'): time.sleep(0.02)\n"
+        + "pair, start, stop = asked()['preview_box']\n"
+        + "preview(2, start, stop)\n"
+        + UNTIL_STOP
+    )
+    image, _ = add_pair(viewer, translate=(30, 80, 0))
+    dock.start()
+    qtbot.waitUntil(lambda: BOX_NAME in viewer.layers, timeout=10_000)
+    names = [f"preview: {r}" for r in ("mask", "boundary", "distance", "instances")]
+    layers = {name: viewer.layers[name] for name in names}
+    mask = layers["preview: mask"]
+    assert np.allclose(mask.data_to_world((0, 0, 0)), image.data_to_world((4, 8, 8)))
+    box = viewer.layers[BOX_NAME]
+    box.data = [box.data[0] + [10, 16]]
+    qtbot.waitUntil(lambda: bool((mask.data == 2).all()), timeout=10_000)
+    assert np.allclose(mask.data_to_world((0, 0, 0)), image.data_to_world((4, 18, 24)))
+    assert all(viewer.layers[name] == layer for name, layer in layers.items())
+    dock.view.stop.click()
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+
+
+def test_a_closed_dock_leaves_the_training_and_a_new_one_finds_it(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    play: Callable[[str], None],
+) -> None:
+    play(
+        STARTED
+        + "say('Progress', step=2, total=10, elapsed=1, loss=0.5)\n"
+        + "while not Path('go').exists(): time.sleep(0.02)\n"
+        + "say('Progress', step=3, total=10, elapsed=1, loss=0.4)\n"
+        + UNTIL_STOP
+    )
+    add_pair(viewer)
+    dock.start()
+    job = dock._job
+    assert job is not None
+    qtbot.waitUntil(lambda: job.progress is not None, timeout=10_000)
+    with qtbot.waitSignal(dock.destroyed, timeout=10_000):
+        viewer.window.remove_dock_widget(dock)
+        dock.deleteLater()
+    assert job.folder is not None
+    (job.folder / "go").touch()
+    qtbot.waitUntil(lambda: job.progress.step == 3, timeout=10_000)
+    again = TrainWidget(viewer)
+    viewer.window.add_dock_widget(again, name="Train (VolSeg)")
+    assert again._job is job
+    assert "step 3" in again.view.status.text()
+    again.view.stop.click()
+    qtbot.waitUntil(lambda: is_idle(again), timeout=10_000)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_closing_the_viewer_stops_the_training_or_leaves_it(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    play: Callable[[str], None],
+    runs_dir: Path,
+    workers: Callable[[], list[Any]],
+    goes_on: bool,
+) -> None:
+    play(STARTED + UNTIL_STOP)
+    add_pair(viewer)
+    dock.start()
+    job = dock._job
+    assert job is not None
+    qtbot.waitUntil(lambda: job.started is not None, timeout=10_000)
+    dock.view.go_on.setChecked(goes_on)
+    viewer.close()
+    if goes_on:
+        qtbot.waitUntil(lambda: not job.is_followed, timeout=10_000)
+        assert len(workers()) == 1
+        folder = list_runs(runs_dir)[0].folder
+        control = json.loads((folder / "control.json").read_text())
+        assert control["detached"]
+        (folder / "control.json").write_text(json.dumps(control | {"stop": True}))
+    qtbot.waitUntil(lambda: not workers(), timeout=10_000)
+    assert list_runs(runs_dir)[0].state == "stopped"
+
+
+def test_a_layer_added_off_the_gui_thread_would_fail(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    play: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every layer of a preview is added on the GUI thread."""
+    import threading
+
+    from napari.components import LayerList
+
+    threads = set()
+    insert = LayerList.insert
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> None:
+        threads.add(threading.current_thread())
+        insert(self, *args, **kwargs)
+
+    monkeypatch.setattr(LayerList, "insert", watched)
+    play(PREVIEW + STARTED + "preview(1, [0, 0, 0], [4, 8, 8])\n" + UNTIL_STOP)
+    add_pair(viewer)
+    dock.start()
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=10_000)
+    dock.view.stop.click()
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    assert threads == {threading.main_thread()}
