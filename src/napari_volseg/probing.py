@@ -82,9 +82,8 @@ def _from_fast_to_safe(compute: Compute) -> Iterator[Compute]:
 
 def _survives(plan: TrainPlan, compute: Compute) -> bool:
     spec = _describe(plan, compute)
-    key = hashlib.sha256(
-        json.dumps([spec, torch.__version__, dict(torch.cpu.get_capabilities())]).encode()
-    ).hexdigest()[:32]
+    machine = [torch.__version__, dict(torch.cpu.get_capabilities())]
+    key = hashlib.sha256(json.dumps([spec, machine]).encode()).hexdigest()[:32]
     known = _read_known()
     if key not in known:
         result = subprocess.run(

@@ -203,7 +203,8 @@ class PatchSource:
         places = volume.objects_N3 if aimed else volume.anywhere_N3
         reach = np.array(self.patch_size) // 4
         jitter = rng.integers(-reach, reach + 1)
-        return places[int(rng.integers(len(places)))].astype(np.int64) + jitter
+        place: NDArray[np.int64] = places[int(rng.integers(len(places)))] + jitter
+        return place
 
     def batch(self, step: int, micro_batch: int) -> Batch:
         """Return the tensors of one forward pass, on the CPU."""
