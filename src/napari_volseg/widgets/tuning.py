@@ -36,6 +36,7 @@ class Tuning(QObject):
         self._maps = maps
         self._retuner: Retuner | None = None
         self._wish: InstancesConfig | None = None
+        self._ticket = 0
         self._is_loading = False
         self._is_closed = False
         self._timer = QTimer(self)
@@ -79,7 +80,7 @@ class Tuning(QObject):
 
     def _send(self) -> None:
         if self._retuner is not None and self._wish is not None:
-            self._retuner.request(self._wish, None)
+            self._ticket = self._retuner.request(self._wish, None)
             self._wish = None
             self._timer.start()
 
@@ -88,7 +89,8 @@ class Tuning(QObject):
             return
         answer = self._retuner.poll()
         if isinstance(answer, Retuned):
-            self._timer.stop()
+            if answer.ticket == self._ticket:
+                self._timer.stop()
             self.retuned.emit(answer)
         elif isinstance(answer, Failed):
             self.close()
