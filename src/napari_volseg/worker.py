@@ -112,6 +112,7 @@ def serve(folder: Path, *, resume: bool, with_parent: bool) -> int:
         that launched this one ends; unless ``control.json`` says *detached*.
     """
     faulthandler.enable()
+    os.umask(0o077)
     folder = Path(folder).absolute()
     if with_parent:
         watcher = threading.Thread(target=_end_with_parent, args=(folder,), daemon=True)

@@ -72,6 +72,8 @@ def test_step_score_and_files(new_run, tmp_path):
     (folder / "model.safetensors").write_bytes(b"")
     (run,) = list_runs(tmp_path)
     assert (run.step, run.score, run.preset) == (35, 0.8, "tiny")
+    write_result(folder, Finished("completed", "done", metrics={"f1_50": 0.9}))
+    assert list_runs(tmp_path)[0].score == 0.9
     assert run.has_model
     assert not run.has_checkpoint
 

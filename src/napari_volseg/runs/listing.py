@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,7 +42,7 @@ class RunSummary:
     """ISO 8601 with time zone; empty when the folder does not say."""
     step: int
     score: float | None
-    """``f1_50`` of the best validation so far."""
+    """``f1_50`` of the model, or of the best validation so far."""
     has_model: bool
     has_checkpoint: bool
     preset: str
@@ -77,14 +78,14 @@ def newest_model(runs_dir: Path) -> Path | None:
 
 def _summarise(folder: Path) -> RunSummary:
     step, score = _progress(folder)
-    state, message = _state(folder)
+    state, message, metrics = _state(folder)
     return RunSummary(
         folder=folder,
         name=folder.name,
         state=state,
         created=_created(folder),
         step=step,
-        score=score,
+        score=metrics.get("f1_50", score),
         has_model=(folder / MODEL).is_file(),
         has_checkpoint=has_checkpoint(folder),
         preset=_preset(folder),
@@ -92,16 +93,16 @@ def _summarise(folder: Path) -> RunSummary:
     )
 
 
-def _state(folder: Path) -> tuple[State, str]:
+def _state(folder: Path) -> tuple[State, str, Mapping[str, float]]:
     if is_locked(folder):
-        return "running", ""
+        return "running", "", {}
     try:
         result = read_result(folder)
     except DataError as error:
-        return "failed", str(error)
+        return "failed", str(error), {}
     if result is not None:
-        return result.reason, result.message
-    return ("interrupted" if (folder / EVENTS).exists() else "new"), ""
+        return result.reason, result.message, result.metrics
+    return ("interrupted" if (folder / EVENTS).exists() else "new"), "", {}
 
 
 def _created(folder: Path) -> str:
