@@ -193,7 +193,7 @@ def test_a_full_disk_does_not_end_the_training(run, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_volseg.training.save_checkpoint", refuse)
+    monkeypatch.setattr("napari_volseg.session.save_checkpoint", refuse)
     events = run()
     assert any("No checkpoint was saved" in n.message for n in _of(Notice, events))
     assert events[-1].reason == "completed"

@@ -1,4 +1,4 @@
-"""Score the held-out voxels, and show the preview box.
+"""Score the held-out voxels.
 
 All held-out boxes are packed into one volume with empty slices between them, so
 that metrics and thresholds see every object once.
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_volseg.config import InstancesConfig
-from napari_volseg.geometry import Box, Size
-from napari_volseg.inference import plan_windows, predict_box
+from napari_volseg.geometry import Box
 from napari_volseg.instances import fit_thresholds, segment
 from napari_volseg.losses import map_loss
 from napari_volseg.metrics import evaluate
@@ -25,8 +24,9 @@ from napari_volseg.planning import TrainPlan
 from napari_volseg.runs import TrainingPair
 from napari_volseg.targets import make_targets
 from napari_volseg.volume import LabelledVolume, intensity_range
+from napari_volseg.windows import plan_windows, predict_box
 
-__all__ = ["HeldOutVoxels", "predict_region", "preview_region", "score_of"]
+__all__ = ["HeldOutVoxels", "predict_region", "score_of"]
 
 _GAP = 1
 """Empty slices between two packed boxes."""
@@ -159,21 +159,3 @@ def _pack(arrays_CZYX: Sequence[NDArray[Any]]) -> NDArray[Any]:
         packed[:, z : z + d, :h, :w] = array
         z += d + _GAP
     return packed
-
-
-def preview_region(
-    wanted: tuple[int, Size, Size] | None, pairs: Sequence[TrainingPair], size: Size
-) -> tuple[int, Box]:
-    """Return the pair and box to preview: the one asked for, cut to what is quick."""
-    pair, start, stop = wanted or (0, (0, 0, 0), pairs[0].volume.image.shape_ZYX)
-    pair = min(max(0, pair), len(pairs) - 1)
-    shape = pairs[pair].volume.image.shape_ZYX
-    box = Box(start, tuple(max(a + 1, b) for a, b in zip(start, stop, strict=True)))  # type: ignore[arg-type]
-    box = box.clip(shape)
-    if box.size == 0:
-        box = Box.whole(shape)
-    edges = [min(n, 2 * p) for n, p in zip(box.shape, size, strict=True)]
-    z, y, x = (
-        a + (n - e) // 2 for a, n, e in zip(box.start, box.shape, edges, strict=True)
-    )
-    return pair, Box((z, y, x), (z + edges[0], y + edges[1], x + edges[2]))

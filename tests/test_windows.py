@@ -6,8 +6,8 @@ from torch import nn
 from napari_volseg.config import InferenceConfig
 from napari_volseg.devices import Compute
 from napari_volseg.geometry import Box
-from napari_volseg.inference import plan_windows, predict_box
 from napari_volseg.volume import Volume
+from napari_volseg.windows import plan_windows, predict_box
 
 CPU = Compute("cpu", "32", channels_last=False)
 RANGE = np.array([[0, 1]], np.float32)

@@ -1,0 +1,95 @@
+"""Show what the network has learnt so far, in a box of the user's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.events import PreviewReady
+from napari_volseg.geometry import Box, Size
+from napari_volseg.instances import segment
+from napari_volseg.io import atomic_path
+from napari_volseg.learner import Learner
+from napari_volseg.planning import TrainPlan
+from napari_volseg.runs import TrainingPair
+from napari_volseg.validation import predict_region
+from napari_volseg.volume import intensity_range
+
+__all__ = ["Previewer", "preview_region"]
+
+_KEPT = 2
+"""Previews on disk: the newest, and the one a reader may still have open."""
+
+PreviewBox = tuple[int, Size, Size]
+
+
+class Previewer:
+    """Predicts the preview box and writes it to ``previews/`` of a run."""
+
+    def __init__(
+        self, plan: TrainPlan, pairs: Sequence[TrainingPair], folder: Path
+    ) -> None:
+        self._plan = plan
+        self._pairs = pairs
+        self._folder = folder
+        self._shown: PreviewBox | None = None
+        self._ranges: dict[int, NDArray[np.float32]] = {}
+
+    def is_asked(self, wanted: PreviewBox | None) -> bool:
+        """Return whether the user moved the box since the last preview."""
+        return wanted is not None and wanted != self._shown
+
+    def make(
+        self, learner: Learner, wanted: PreviewBox | None
+    ) -> tuple[PreviewReady, NDArray[np.uint8]]:
+        """Write the maps and instances of the box; return the news and the maps."""
+        self._shown = wanted
+        pair, box = preview_region(wanted, self._pairs, self._plan.patch_size)
+        volume = self._pairs[pair].volume
+        if pair not in self._ranges:
+            self._ranges[pair] = intensity_range(
+                volume.image, self._plan.config.data.percentiles
+            )
+        maps = predict_region(
+            learner.network, self._plan, volume, self._ranges[pair], box
+        )
+        labels = segment(maps, learner.instances)
+        name = self._write(learner.step, maps, labels, box)
+        return PreviewReady(learner.step, name, pair, box.start, box.stop), maps
+
+    def _write(
+        self,
+        step: int,
+        maps: NDArray[np.uint8],
+        labels: NDArray[np.int32],
+        box: Box,
+    ) -> str:
+        folder = self._folder / "previews"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / f"preview-{step:06d}.npz"
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, maps=maps, instances=labels, start=np.array(box.start))
+        for old in sorted(folder.glob("preview-*.npz"))[:-_KEPT]:
+            old.unlink(missing_ok=True)
+        return path.relative_to(self._folder).as_posix()
+
+
+def preview_region(
+    wanted: tuple[int, Size, Size] | None, pairs: Sequence[TrainingPair], size: Size
+) -> tuple[int, Box]:
+    """Return the pair and box to preview: the one asked for, cut to what is quick."""
+    pair, start, stop = wanted or (0, (0, 0, 0), pairs[0].volume.image.shape_ZYX)
+    pair = min(max(0, pair), len(pairs) - 1)
+    shape = pairs[pair].volume.image.shape_ZYX
+    box = Box(start, tuple(max(a + 1, b) for a, b in zip(start, stop, strict=True)))  # type: ignore[arg-type]
+    box = box.clip(shape)
+    if box.size == 0:
+        box = Box.whole(shape)
+    edges = [min(n, 2 * p) for n, p in zip(box.shape, size, strict=True)]
+    z, y, x = (
+        a + (n - e) // 2 for a, n, e in zip(box.start, box.shape, edges, strict=True)
+    )
+    return pair, Box((z, y, x), (z + edges[0], y + edges[1], x + edges[2]))
