@@ -67,7 +67,9 @@ def make_targets(
     annotated_ZYX
         Where the labels count; None means everywhere.
     """
-    labels = np.asarray(labels_ZYX)
+    labels = np.require(
+        labels_ZYX, requirements=["C", "W"]
+    )  # edt and cc3d ask for both
     if labels.ndim != 3 or labels.dtype.kind not in "iu":
         raise ValueError(f"labels must be integers ZYX, not {labels.dtype}")
     if annotated_ZYX is not None:
@@ -136,9 +138,8 @@ def _measure(
 
     if annotated is not None and not annotated.all():
         known = depth < _distances(annotated, voxel_size)
-        fathomed = np.zeros(deepest.shape, np.bool_)
-        fathomed[pieces[known & (depth == deepest[pieces])]] = True
-        fathomed[0] = True
+        fathomed = np.ones(deepest.shape, np.bool_)
+        fathomed[pieces[~known & (depth == deepest[pieces])]] = False
         valid &= (known & fathomed[pieces]) | (pieces == 0)
 
     unbounded = np.isinf(deepest)
@@ -155,7 +156,7 @@ def _distances(
 ) -> NDArray[np.float32]:
     """Return the distance of each voxel to the nearest one of another region."""
     distances: NDArray[np.float32] = edt.edt(
-        np.ascontiguousarray(regions),
+        np.require(regions, requirements=["C", "W"]),
         anisotropy=voxel_size,
         black_border=False,
         parallel=1 if regions.size < 500_000 else 0,

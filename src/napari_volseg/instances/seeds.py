@@ -35,17 +35,25 @@ def find_seeds(
     """
     maps = check_maps(maps_CZYX)
     chosen_ZYX = select(maps, seed_levels(config))
+    if not chosen_ZYX.any():
+        return np.zeros(chosen_ZYX.shape, np.int32)
+    pieces_ZYX = _connect(chosen_ZYX)
+    del chosen_ZYX
+    sizes = np.bincount(pieces_ZYX.reshape(-1))
+    seeds_ZYX: NDArray[np.int32] = renumbering(sizes, config.min_seed_size)[pieces_ZYX]
+    return seeds_ZYX
+
+
+def _connect(chosen_ZYX: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return the 26-connected pieces, numbered by the raster order of first voxels."""
+    n_z, n_y, n_x = chosen_ZYX.shape
+    if min(chosen_ZYX.shape) < 4:
+        # cc3d reserves too few labels for flat volumes with many tiny pieces.
+        chosen_ZYX = np.pad(chosen_ZYX, (0, 1))
     pieces_ZYX = cc3d.connected_components(
         chosen_ZYX, connectivity=26, binary_image=True
     )
-    del chosen_ZYX
-    return _drop_small(pieces_ZYX, config.min_seed_size)
-
-
-def _drop_small(pieces_ZYX: NDArray[Any], min_size: int) -> NDArray[np.int32]:
-    sizes = np.bincount(pieces_ZYX.reshape(-1))
-    seeds_ZYX: NDArray[np.int32] = renumbering(sizes, min_size)[pieces_ZYX]
-    return seeds_ZYX
+    return np.ascontiguousarray(pieces_ZYX[:n_z, :n_y, :n_x])
 
 
 def renumbering(sizes: NDArray[Any], min_size: int) -> NDArray[np.int32]:
