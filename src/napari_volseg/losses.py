@@ -75,7 +75,8 @@ def _channel_losses(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
 def _segmentation_loss(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
     positive = (target * known).sum()
     negative = ((1 - target) * known).sum()
-    balance = (negative / positive.clamp(min=1)).clamp(1, _MAX_WEIGHT)
+    # The square root: full balance makes objects too large at probability 0.5.
+    balance = (negative / positive.clamp(min=1)).sqrt().clamp(1, _MAX_WEIGHT)
     entropy = functional.binary_cross_entropy_with_logits(
         logits, target, pos_weight=balance, reduction="none"
     )
