@@ -61,7 +61,7 @@ class InspectWidget(QWidget):
         super().__init__()
         self._viewer: Any = viewer
         self._tuning: Tuning | None = None
-        self._hidden: list[Layer] = []
+        self._overlaid: list[tuple[Layer, bool]] = []
         self._connections = Connections(self)
         self._line_connections = Connections(self)
         self._make_widgets()
@@ -184,24 +184,21 @@ class InspectWidget(QWidget):
                     shown.layers[role].visible = box.isChecked()
 
     def _arrange(self, is_side_by_side: bool) -> None:
+        """Show only the maps and instances, beside each other; or all as before."""
         grid = _grid(self._viewer)
         shown = self.prediction.prediction()
+        for layer, was_visible in self._overlaid:
+            layer.visible = was_visible
+        self._overlaid.clear()
+        if is_side_by_side and shown is not None:
+            ours = {id(shown.layers[role]) for role in _SHOWN if role in shown.layers}
+            for layer in map(plain, self._viewer.layers):
+                self._overlaid.append((layer, bool(layer.visible)))
+                layer.visible = id(layer) in ours
         grid.enabled = is_side_by_side and shown is not None
-        if not is_side_by_side:
-            for layer in self._hidden:
-                layer.visible = True
-            self._hidden.clear()
-            return
-        if shown is None:
-            return
-        ours = {id(layer) for layer in shown.layers.values()}
-        for layer in map(plain, self._viewer.layers):
-            if id(layer) not in ours and layer.visible:
-                layer.visible = False
-                self._hidden.append(layer)
-        for box in self.shown.values():
-            box.setChecked(box.isEnabled())
-        self._apply_shown()
+        self._viewer.reset_view()
+        if shown is not None:
+            self._read_shown(shown)
 
     def _choose_profile(self, index: int) -> None:
         self._line_connections.close()
@@ -265,7 +262,7 @@ class InspectWidget(QWidget):
     def _show_profile(self, profile: Profile) -> None:
         shown = self.prediction.prediction()
         if shown is not None:
-            unit = str(shown.layers["mask"].units[-1])
+            unit = f"{shown.layers['mask'].units[-1]:~}" or "voxels"
             self.profile_plot.show_profile(profile.positions, profile.values, unit)
 
     def _reset(self) -> None:

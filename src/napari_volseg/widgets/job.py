@@ -248,6 +248,8 @@ class Job(QObject):
             if worker is not None and self._is_overdue():
                 worker.kill()
             yield _with_preview(folder, event)
+        if worker is not None:
+            worker.returncode()  # lets go of the process
 
     def _tell(self, folder: Path) -> None:
         changes, self._changes = self._changes, {}

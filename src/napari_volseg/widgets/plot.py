@@ -37,6 +37,7 @@ class _Plot(QWidget):
         self.canvas.getPlotItem().layout.setContentsMargins(0, 8, 0, 0)
         self.canvas.setMinimumWidth(120)
         self.canvas.setFixedHeight(height)
+        self.canvas.getAxis("bottom").setHeight(36)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.canvas)
@@ -69,7 +70,7 @@ class CurvePlot(_Plot):
     """Training loss on the left axis, validation score on the right."""
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
-        super().__init__(viewer, 150, parent)
+        super().__init__(viewer, 170, parent)
         self.setAccessibleName("Loss and score during training")
         self.setToolTip("Training loss (left) and F1 of the held-out voxels (right)")
         self.curves = Curves()
@@ -113,7 +114,7 @@ class ProfilePlot(_Plot):
     """The three maps along a line, as probabilities."""
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
-        super().__init__(viewer, 140, parent)
+        super().__init__(viewer, 160, parent)
         self.setAccessibleName("Profile of the three maps")
         self.setToolTip("Mask, boundary and distance along the line, from 0 to 1")
         self.profile: tuple[NDArray[Any], Mapping[str, NDArray[Any]]] | None = None
@@ -136,7 +137,8 @@ class ProfilePlot(_Plot):
     def draw(self, text: Any, accent: Any) -> None:
         """Draw the lines in the colours of the maps."""
         self.canvas.setLabel("bottom", f"along the line ({self.unit})")
-        self._legend.setLabelTextColor(text)
+        for _, label in self._legend.items:
+            label.setText(label.text, color=text)
         for role, line in self._lines.items():
             line.setPen(pg.mkPen(_MAP_COLOURS.get(role, text), width=1.5))
             if self.profile is not None:
@@ -147,13 +149,12 @@ class SizePlot(_Plot):
     """How many instances have which size."""
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
-        super().__init__(viewer, 110, parent)
+        super().__init__(viewer, 130, parent)
         self.setAccessibleName("Histogram of instance sizes")
         self.setToolTip("Number of instances by size in voxels (logarithmic)")
         self._sizes: NDArray[np.integer[Any]] = np.zeros(0, int)
         self.canvas.setLabel("bottom", "voxels")
         self.canvas.setLabel("left", "instances")
-        self.canvas.getAxis("bottom").setLogMode(x=True)
         self._bars = pg.BarGraphItem(x0=[0], x1=[0], height=[0])
         self.canvas.addItem(self._bars)
 
@@ -165,6 +166,10 @@ class SizePlot(_Plot):
     def draw(self, text: Any, accent: Any) -> None:
         """Draw the bars."""
         counts, edges = np.histogram(np.log10(np.maximum(self._sizes, 1)), bins=24)
+        powers = range(int(edges[0]), int(edges[-1]) + 2)
+        major = [(power, f"{10**power:,}") for power in powers]
+        minor = [(power + np.log10(3), f"{3 * 10**power:,}") for power in powers]
+        self.canvas.getAxis("bottom").setTicks([major, minor])
         self._bars.setOpts(
             x0=edges[:-1], x1=edges[1:], height=counts, brush=accent, pen=None
         )

@@ -51,7 +51,9 @@ class ShownPrediction:
     @property
     def words(self) -> str:
         """How the combo box calls it."""
-        return f"{self.image} · {Path(self.key).name}"
+        if self.model is None:
+            return self.image
+        return f"{self.image} · {Path(self.model).parent.name}"
 
     def model_thresholds(self) -> InstancesConfig:
         """Return the thresholds of the model, or the defaults when it is gone."""

@@ -32,9 +32,10 @@ class ProgressLine(QProgressBar):
 
     def show_progress(self, progress: Progress) -> None:
         """Show how far the job is."""
-        self.setRange(0, max(1, progress.total))
-        self.setValue(min(progress.step, progress.total))
-        text = f"{100 * progress.step // max(1, progress.total)} %"
+        share = done_share(progress)
+        self.setRange(0, 1000)
+        self.setValue(round(1000 * share))
+        text = f"{100 * share:.0f} %"
         if progress.state not in ("running",):
             text = f"{text} · {progress.state}"
         elif progress.remaining is not None:
@@ -101,7 +102,6 @@ class TrainingView(QWidget):
         """Show what the job says."""
         match event:
             case Started():
-                self.bar.setRange(0, max(1, event.total))
                 self.bar.setToolTip(f"On {event.device}")
             case Progress():
                 self._progress = event
@@ -171,6 +171,17 @@ class TrainingView(QWidget):
         else:
             self.stop.setText("Stop and keep")
             self.stop.setToolTip("Save what was learnt and end; Resume goes on later")
+
+
+def done_share(progress: Progress) -> float:
+    """Return which share of the work is done: of the time where that is known.
+
+    A budget of minutes or a score that stalls may end a training long before its
+    last step.
+    """
+    if progress.remaining is not None and progress.elapsed > 0:
+        return progress.elapsed / (progress.elapsed + max(0.0, progress.remaining))
+    return min(1.0, progress.step / max(1, progress.total))
 
 
 def progress_words(progress: Progress) -> str:
