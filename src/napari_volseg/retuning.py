@@ -219,9 +219,14 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
 
     def listen() -> None:
         for line in stdin:
-            lines.put(_parse(line))
+            message = _parse(line)
+            if "folder" in message:
+                server.folder = Path(message["folder"])
+            else:
+                lines.put(message)
         if stdin is sys.stdin.buffer:
-            server.clean_up()
+            if server.folder is not None:
+                shutil.rmtree(server.folder, ignore_errors=True)
             os._exit(0)
         lines.put(None)
 
@@ -235,7 +240,7 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
 
 class _Server:
     def __init__(self) -> None:
-        self._folder: Path | None = None
+        self.folder: Path | None = None
         self._maps: NDArray[np.uint8] | None = None
         self._maps_path: Path | None = None
         self._seeds: tuple[object, NDArray[np.int32]] | None = None
@@ -246,15 +251,9 @@ class _Server:
 
         segment(np.full((3, 2, 4, 4), 255, np.uint8), InstancesConfig())
 
-    def clean_up(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
     def handle(self, message: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        if "folder" in message:
-            self._folder = Path(message["folder"])
-        elif "maps" in message:
-            self._load(message["maps"])
+        if "maps" in message and self.folder is not None:
+            self._load(self.folder / message["maps"])
         elif "ticket" in message:
             where = {key: message[key] for key in ("ticket", "start", "stop")}
             try:
@@ -263,19 +262,18 @@ class _Server:
                 reason = str(error) or "not enough memory"
                 yield {**where, "error": f"the maps cannot be segmented: {reason}"}
 
-    def _load(self, name: str) -> None:
+    def _load(self, path: Path) -> None:
         self._seeds = self._maps = None
         if self._maps_path is not None:
             self._maps_path.unlink(missing_ok=True)
-        assert self._folder is not None
-        self._maps_path = self._folder / name
+        self._maps_path = path
         # Copy on write: kernels are compiled once more for what is read-only.
-        self._maps = np.load(self._maps_path, mmap_mode="c")
+        self._maps = np.load(path, mmap_mode="c")
 
     def _segment(self, message: dict[str, Any]) -> float:
         from napari_volseg.instances import find_seeds, segment
 
-        if self._maps is None or self._folder is None:
+        if self._maps is None or self.folder is None:
             raise ValueError("none are loaded")
         began = time.perf_counter()
         config = InstancesConfig.model_validate(message["config"])
@@ -293,8 +291,8 @@ class _Server:
         seeds_ZYX = self._seeds[1]
         labels_ZYX = segment(maps_CZYX, config, seeds_ZYX)
         seconds = time.perf_counter() - began
-        np.save(self._folder / f"labels-{message['ticket']}.npy", labels_ZYX)
-        np.save(self._folder / f"seeds-{message['ticket']}.npy", seeds_ZYX)
+        np.save(self.folder / f"labels-{message['ticket']}.npy", labels_ZYX)
+        np.save(self.folder / f"seeds-{message['ticket']}.npy", seeds_ZYX)
         return seconds
 
 

@@ -67,9 +67,8 @@ def make_targets(
     annotated_ZYX
         Where the labels count; None means everywhere.
     """
-    labels = np.require(
-        labels_ZYX, requirements=["C", "W"]
-    )  # edt and cc3d ask for both
+    # edt and cc3d take nothing that is read-only or not contiguous.
+    labels = np.require(labels_ZYX, requirements=["C", "W"])
     if labels.ndim != 3 or labels.dtype.kind not in "iu":
         raise ValueError(f"labels must be integers ZYX, not {labels.dtype}")
     if annotated_ZYX is not None:

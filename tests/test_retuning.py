@@ -1,0 +1,212 @@
+import io
+import json
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from napari_volseg.config import InstancesConfig
+from napari_volseg.geometry import Box
+from napari_volseg.instances import find_seeds, segment
+from napari_volseg.retuning import Failed, Retuned, Retuner, serve
+from napari_volseg.sample_data import make_sample
+from napari_volseg.targets import make_targets
+
+PLAIN = "import sys; from napari_volseg.retuning import serve; "
+SERVER = [sys.executable, "-c", PLAIN + "serve(sys.stdin.buffer, sys.stdout.buffer)"]
+
+
+@pytest.fixture(scope="module")
+def maps():
+    labels = make_sample("vesicles", (12, 64, 64)).labels_ZYX
+    return make_targets(labels, (30, 8, 8)).values_CZYX
+
+
+@pytest.fixture
+def retuner():
+    retuner = Retuner(SERVER)
+    yield retuner
+    retuner.close()
+
+
+def wait(retuner: Retuner, ticket: int | None = None) -> Retuned | Failed:
+    """Return the next answer, or the one with a ticket."""
+    pause = threading.Event()
+    for _ in range(6000):
+        answer = retuner.poll()
+        if isinstance(answer, Failed):
+            return answer
+        if answer is not None and ticket in (None, answer.ticket):
+            return answer
+        pause.wait(0.01)
+    raise TimeoutError
+
+
+def test_answers_are_those_of_segment(maps, retuner):
+    retuner.load(maps)
+    for config in (InstancesConfig(), InstancesConfig(mask=0.9, min_size=200)):
+        answer = wait(retuner, retuner.request(config))
+
+        np.testing.assert_array_equal(answer.labels_ZYX, segment(maps, config))
+        np.testing.assert_array_equal(answer.seeds_ZYX, find_seeds(maps, config))
+        assert answer.box == Box((0, 0, 0), (12, 64, 64))
+        assert answer.seconds > 0
+    assert retuner.poll() is None
+
+
+def test_a_box_is_cut_at_the_maps(maps, retuner):
+    retuner.load(maps)
+
+    ticket = retuner.request(InstancesConfig(), Box((4, 10, 20), (5, 50, 99)))
+    answer = wait(retuner, ticket)
+
+    assert answer.box == Box((4, 10, 20), (5, 50, 64))
+    expected = segment(maps[:, 4:5, 10:50, 20:64], InstancesConfig())
+    np.testing.assert_array_equal(answer.labels_ZYX, expected)
+
+
+def test_the_newest_request_wins(maps, retuner):
+    retuner.load(maps)
+    shares = np.linspace(0.1, 0.9, 200).tolist()
+    tickets = [retuner.request(InstancesConfig(mask=share)) for share in shares]
+    seen = []
+    while not seen or seen[-1] != tickets[-1]:
+        answer = wait(retuner)
+        assert isinstance(answer, Retuned)
+        seen.append(answer.ticket)
+
+    assert seen == sorted(seen)
+    assert len(seen) < 20
+    np.testing.assert_array_equal(
+        answer.labels_ZYX, segment(maps, InstancesConfig(mask=shares[-1]))
+    )
+
+
+def test_new_maps_replace_the_old_ones(maps, retuner):
+    retuner.load(maps)
+    wait(retuner, retuner.request(InstancesConfig()))
+    retuner.load(np.zeros((3, 2, 5, 6), np.uint8))
+
+    answer = wait(retuner, retuner.request(InstancesConfig()))
+
+    assert answer.labels_ZYX.shape == (2, 5, 6)
+    assert not answer.labels_ZYX.any()
+
+
+def test_later_changes_of_the_array_have_no_effect(maps, retuner):
+    mine = maps.copy()
+    retuner.load(mine)
+    mine[:] = 0
+
+    answer = wait(retuner, retuner.request(InstancesConfig()))
+
+    assert answer.labels_ZYX.any()
+
+
+def test_a_request_needs_maps(retuner):
+    with pytest.raises(ValueError, match="load maps"):
+        retuner.request(InstancesConfig())
+
+
+def test_a_refused_request_does_not_end_the_server(maps, retuner):
+    retuner.load(np.zeros((2, 4, 4, 4), np.uint8))
+    refused = wait(retuner, retuner.request(InstancesConfig()))
+    retuner.load(maps)
+    answer = wait(retuner, retuner.request(InstancesConfig()))
+
+    assert isinstance(refused, Failed)
+    assert "mask, boundary and distance" in refused.message
+    assert isinstance(answer, Retuned)
+
+
+def test_a_dead_server_is_reported_for_every_request(maps, retuner):
+    retuner.load(maps)
+    retuner._process.kill()
+
+    first = wait(retuner)
+    retuner.request(InstancesConfig())
+    second = wait(retuner)
+
+    assert isinstance(first, Failed)
+    assert "ended" in first.message
+    assert second == first
+
+
+def test_what_a_server_said_last_is_part_of_the_report():
+    retuner = Retuner([sys.executable, "-c", "raise SystemExit('no room left')"])
+    failed = wait(retuner)
+    retuner.close()
+
+    assert isinstance(failed, Failed)
+    assert "exit code 1" in failed.message
+    assert "no room left" in failed.message
+
+
+def test_closing_ends_the_process_and_removes_its_files(maps):
+    retuner = Retuner(SERVER)
+    retuner.load(maps)
+    retuner.request(InstancesConfig())
+
+    retuner.close()
+    retuner.close()
+
+    assert retuner._process.returncode is not None
+    assert not retuner._folder.exists()
+    assert retuner.poll() is None
+
+
+def test_files_are_private(retuner):
+    assert retuner._folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_server_ends_with_its_client_and_removes_the_files(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    server = subprocess.Popen(SERVER, stdin=subprocess.PIPE)
+    server.stdin.write(json.dumps({"folder": str(folder)}).encode() + b"\n")
+    server.stdin.close()
+
+    assert server.wait(timeout=60) == 0
+    assert not folder.exists()
+
+
+def test_the_client_side_loads_no_library_that_segments():
+    code = (
+        "import sys, napari_volseg.retuning as r\n"
+        f"r.Retuner({SERVER!r}).close()\n"
+        "print([m for m in ('numba', 'cc3d', 'edt', 'fastremap', 'torch', 'scipy')"
+        " if m in sys.modules])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_serving_plain_streams(maps, tmp_path):
+    np.save(tmp_path / "maps.npy", maps)
+    wish = {"start": [0, 0, 0], "stop": [12, 64, 64]}
+    lines = [
+        {"ticket": 1, "config": {}, **wish},
+        {"folder": str(tmp_path)},
+        {"maps": "maps.npy"},
+        {"ticket": 2, "config": {"mask": 0.4}, **wish},
+        {"ticket": 3, "config": {"mask": 5}, **wish},
+    ]
+    text = b"\n".join(json.dumps(line).encode() for line in lines)
+    stdout = io.BytesIO()
+
+    serve(io.BytesIO(b"not json\n[]\n" + text), stdout)
+
+    answers = [json.loads(line) for line in stdout.getvalue().splitlines()]
+    assert [answer["ticket"] for answer in answers] == [1, 2, 3]
+    assert "none are loaded" in answers[0]["error"]
+    assert answers[1]["seconds"] > 0
+    assert "mask" in answers[2]["error"]
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "labels-2.npy"), segment(maps, InstancesConfig(mask=0.4))
+    )

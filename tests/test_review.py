@@ -1,0 +1,114 @@
+import csv
+
+import numpy as np
+import pytest
+
+from napari_volseg.review import instance_table, write_table
+from napari_volseg.sample_data import make_sample
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    labels = np.zeros((4, 6, 8), np.int32)
+    labels[1:3, 2:4, 3:7] = 5
+    labels[0, 0, 0:2] = 2
+    return labels
+
+
+def test_rows_of_known_blocks(labels):
+    maps = np.zeros((3, *labels.shape), np.uint8)
+    maps[0][labels == 5] = 255
+    maps[0][0, 0, 0] = 51
+    maps[1][1, 2:4, 3:7] = 255
+
+    table = instance_table(labels, maps, (30.0, 10.0, 8.0))
+
+    assert {key: column.tolist() for key, column in table.items()} == {
+        "index": [2, 5],
+        "voxels": [2, 16],
+        "volume_um3": pytest.approx([2 * 2400e-9, 16 * 2400e-9]),
+        "z": [0, 1.5],
+        "y": [0, 2.5],
+        "x": [0.5, 4.5],
+        "z_start": [0, 1],
+        "y_start": [0, 2],
+        "x_start": [0, 3],
+        "z_stop": [1, 3],
+        "y_stop": [1, 4],
+        "x_stop": [2, 7],
+        "mask_mean": pytest.approx([0.1, 1]),
+        "boundary_mean": pytest.approx([0, 0.5]),
+        "touches_border": [True, False],
+    }
+
+
+@pytest.mark.parametrize("face", [(0, 0), (0, -1), (1, 0), (1, -1), (2, 0), (2, -1)])
+def test_every_face_is_a_border(face):
+    axis, side = face
+    labels = np.zeros((4, 5, 6), np.int32)
+    centre = [2, 2, 2]
+    centre[axis] = side
+    labels[tuple(centre)] = 1
+
+    table = instance_table(labels, np.zeros((3, 4, 5, 6), np.uint8), (1, 1, 1))
+
+    assert table["touches_border"].tolist() == [True]
+
+
+def test_columns_agree_with_the_labels_themselves():
+    sample = make_sample("cells", (10, 40, 40))
+    labels, rng = sample.labels_ZYX, np.random.default_rng(0)
+    maps = rng.integers(0, 256, (3, *labels.shape)).astype(np.uint8)
+
+    table = instance_table(labels, maps, (1, 1, 1))
+
+    assert table["index"].tolist() == list(range(1, labels.max() + 1))
+    for row, index in enumerate(table["index"]):
+        where = np.argwhere(labels == index)
+        assert table["voxels"][row] == len(where)
+        for axis, name in enumerate("zyx"):
+            assert table[name][row] == pytest.approx(where[:, axis].mean())
+            assert table[f"{name}_start"][row] == where[:, axis].min()
+            assert table[f"{name}_stop"][row] == where[:, axis].max() + 1
+        mean = maps[1][labels == index].mean() / 255
+        assert table["boundary_mean"][row] == pytest.approx(mean)
+
+
+def test_large_ids_keep_their_names(labels):
+    large = np.where(labels == 5, np.int64(2**40 + 1), labels)
+    large.setflags(write=False)
+
+    table = instance_table(large, np.zeros((3, *labels.shape), np.uint8), (1, 1, 1))
+
+    assert table["index"].tolist() == [2, 2**40 + 1]
+    assert table["voxels"].tolist() == [2, 16]
+
+
+def test_no_instances_make_an_empty_table(tmp_path):
+    nothing = np.zeros((2, 3, 4), np.int32)
+
+    table = instance_table(nothing, np.zeros((3, 2, 3, 4), np.uint8), (1, 1, 1))
+    write_table(tmp_path / "empty.csv", table)
+
+    assert all(len(column) == 0 for column in table.values())
+    lines = (tmp_path / "empty.csv").read_text().splitlines()
+    assert lines == [",".join(table)]
+
+
+def test_maps_must_fit(labels):
+    with pytest.raises(ValueError, match="do not fit"):
+        instance_table(labels, np.zeros((3, 1, 1, 1), np.uint8), (1, 1, 1))
+
+
+def test_a_table_is_read_back_from_its_file(labels, tmp_path):
+    maps = np.full((3, *labels.shape), 100, np.uint8)
+    table = instance_table(labels, maps, (30.0, 10.0, 8.0))
+
+    write_table(tmp_path / "table.csv", table)
+
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(table)
+    for row, read in enumerate(rows):
+        for key, text in read.items():
+            assert float(text) == pytest.approx(float(table[key][row]), rel=1e-5)
