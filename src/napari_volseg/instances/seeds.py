@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.instances.levels import check_maps, seed_levels, select
+from napari_volseg.instances.numbering import count_voxels, renumber, renumbering
 
 __all__ = ["find_seeds"]
 
@@ -37,33 +36,15 @@ def find_seeds(
     chosen_ZYX = select(maps, seed_levels(config))
     if not chosen_ZYX.any():
         return np.zeros(chosen_ZYX.shape, np.int32)
-    pieces_ZYX = _connect(chosen_ZYX)
-    del chosen_ZYX
-    sizes = np.bincount(pieces_ZYX.reshape(-1))
-    seeds_ZYX: NDArray[np.int32] = renumbering(sizes, config.min_seed_size)[pieces_ZYX]
-    return seeds_ZYX
-
-
-def _connect(chosen_ZYX: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return the 26-connected pieces, numbered by the raster order of first voxels."""
-    n_z, n_y, n_x = chosen_ZYX.shape
-    if min(chosen_ZYX.shape) < 4:
+    n_z, n_y, n_x = shape = chosen_ZYX.shape
+    if min(shape) < 4:
         # cc3d reserves too few labels for flat volumes with many tiny pieces.
         chosen_ZYX = np.pad(chosen_ZYX, (0, 1))
-    pieces_ZYX = cc3d.connected_components(
-        chosen_ZYX, connectivity=26, binary_image=True
+    pieces_ZYX, n_pieces = cc3d.connected_components(
+        chosen_ZYX, connectivity=26, return_N=True, binary_image=True
     )
-    return np.ascontiguousarray(pieces_ZYX[:n_z, :n_y, :n_x])
-
-
-def renumbering(sizes: NDArray[Any], min_size: int) -> NDArray[np.int32]:
-    """Return the new id of each id: 1…n for those large enough, 0 for the others.
-
-    Parameters
-    ----------
-    sizes
-        Number of voxels of ids 0, 1, 2…; ids without voxels are dropped too.
-    """
-    kept = sizes >= max(min_size, 1)
-    kept[:1] = False
-    return np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+    del chosen_ZYX
+    pieces_ZYX = pieces_ZYX[:n_z, :n_y, :n_x]
+    sizes = count_voxels(pieces_ZYX, n_pieces)
+    new_ids = renumbering(sizes, config.min_seed_size)
+    return renumber(pieces_ZYX, new_ids, np.empty(shape, np.int32))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.instances.levels import check_maps, foreground_levels, select
-from napari_volseg.instances.seeds import find_seeds, renumbering
+from napari_volseg.instances.numbering import count_voxels, renumber, renumbering
+from napari_volseg.instances.seeds import find_seeds
 from napari_volseg.instances.watershed import flood, inside
 
 __all__ = ["segment"]
@@ -43,29 +43,7 @@ def segment(
     n_seeds = int(seeds.max(initial=0))
     state = flood(maps[2], 255, seeds, select(maps, foreground_levels(config)))
     flooded_ZYX = inside(state, seeds.shape)
-    sizes: NDArray[np.int64] = _count(flooded_ZYX, n_seeds)
+    new_ids = renumbering(count_voxels(flooded_ZYX, n_seeds), config.min_size)
     # Seeds of our own are not needed any more: their array takes the result.
-    instances_ZYX = seeds if seeds_ZYX is None else np.empty_like(seeds)
-    _renumber(flooded_ZYX, renumbering(sizes, config.min_size), instances_ZYX)
-    return instances_ZYX
-
-
-@njit(nogil=True, cache=True)
-def _count(flooded: NDArray[np.int32], n_seeds: int) -> NDArray[np.int64]:
-    sizes = np.zeros(n_seeds + 1, np.int64)
-    for z in range(flooded.shape[0]):
-        for y in range(flooded.shape[1]):
-            for x in range(flooded.shape[2]):
-                if flooded[z, y, x] > 0:
-                    sizes[flooded[z, y, x]] += 1
-    return sizes
-
-
-@njit(nogil=True, cache=True)
-def _renumber(
-    flooded: NDArray[np.int32], new_ids: NDArray[np.int32], result: NDArray[np.int32]
-) -> None:
-    for z in range(flooded.shape[0]):
-        for y in range(flooded.shape[1]):
-            for x in range(flooded.shape[2]):
-                result[z, y, x] = new_ids[max(flooded[z, y, x], 0)]
+    result_ZYX = seeds if seeds_ZYX is None else np.empty_like(seeds)
+    return renumber(flooded_ZYX, new_ids, result_ZYX)
