@@ -36,6 +36,7 @@ from napari_volseg.widgets.predictions import (
 from napari_volseg.widgets.profiles import Profile, Profiler, axis_through
 from napari_volseg.widgets.thresholds import ThresholdPanel
 from napari_volseg.widgets.tuning import Tuning
+from napari_volseg.widgets.viewers import grid_of
 
 if TYPE_CHECKING:
     import napari
@@ -185,7 +186,7 @@ class InspectWidget(QWidget):
 
     def _arrange(self, is_side_by_side: bool) -> None:
         """Show only the maps and instances, beside each other; or all as before."""
-        grid = _grid(self._viewer)
+        grid = grid_of(self._viewer)
         shown = self.prediction.prediction()
         for layer, was_visible in self._overlaid:
             layer.visible = was_visible
@@ -376,8 +377,3 @@ def _covers(old: Any, new: Any) -> bool:
         for a, m, b in zip(old.start, middle, old.stop, strict=True)
     )
 
-
-def _grid(viewer: Any) -> Any:
-    """Return the grid model; napari 0.9 moved it to the canvas."""
-    canvas = getattr(viewer, "canvas", None)
-    return viewer.grid if canvas is None else canvas.grid

@@ -20,6 +20,7 @@ from napari_volseg.widgets.combos import fit_narrow
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.layers import METADATA_KEY, plain
 from napari_volseg.widgets.outputs import MAPS
+from napari_volseg.widgets.viewers import camera_of
 
 __all__ = ["PredictionCombo", "ShownPrediction", "shown_predictions", "view_box"]
 
@@ -145,7 +146,7 @@ def view_box(viewer: Any, layer: Layer, shape_ZYX: Size) -> Box:
     world = np.array(viewer.dims.point, float)[-3:]
     displayed = list(viewer.dims.displayed)[-2:]
     offset = viewer.dims.ndim - 3
-    centre = np.asarray(viewer.camera.center, float)[-2:]
+    centre = np.asarray(camera_of(viewer).center, float)[-2:]
     for axis, value in zip(displayed, centre, strict=True):
         world[axis - offset] = value
     point = np.asarray(layer.world_to_data(world), float)[-3:]

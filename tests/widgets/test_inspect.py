@@ -1,0 +1,194 @@
+"""The Inspect dock: maps, profiles, thresholds and what follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_volseg.config import InstancesConfig
+from napari_volseg.geometry import Box
+from napari_volseg.io import write_hdf5
+from napari_volseg.widgets.actions import open_dock
+from napari_volseg.widgets.inspect import LINE_NAME, InspectWidget
+from napari_volseg.widgets.predictions import box_around, view_box
+from napari_volseg.widgets.profiles import sample_profile
+from napari_volseg.widgets.thresholds import ThresholdPanel
+
+SHAPE = (8, 40, 40)
+TIMEOUT = 60_000
+
+
+@pytest.fixture
+def maps() -> Any:
+    """Two blobs of different brightness, as maps."""
+    z, y, x = np.indices(SHAPE)
+    near = np.zeros(SHAPE)
+    for cx, height in ((10, 1.0), (28, 0.6)):
+        r = np.sqrt(((z - 4) * 2) ** 2 + (y - 20) ** 2 + (x - cx) ** 2)
+        near = np.maximum(near, height * np.clip(1 - r / 9, 0, 1))
+    mask = near > 0.05
+    return (np.stack([mask, np.zeros(SHAPE), near]) * 255).astype(np.uint8)
+
+
+@pytest.fixture
+def dock(viewer: Any, maps: Any, tmp_path: Path, qtbot: Any) -> InspectWidget:
+    path = tmp_path / "out.h5"
+    write_hdf5(path, {"maps": maps}, (30, 8, 8))
+    viewer.open(path, plugin="napari-volseg")
+    widget: InspectWidget = open_dock(viewer, "Inspect")
+    qtbot.waitUntil(lambda: "2 instances" in widget.count.text(), timeout=TIMEOUT)
+    return widget
+
+
+def test_nothing_to_inspect_says_what_to_do(viewer: Any) -> None:
+    dock = open_dock(viewer, "Inspect")
+    assert not dock.body.isEnabled()
+    assert "Predict" in dock.next.text()
+
+
+def test_instances_follow_a_threshold(
+    viewer: Any, dock: InspectWidget, qtbot: Any, maps: Any
+) -> None:
+    layer = viewer.layers["out · instances"]
+    dock.thresholds.controls["seed_distance"].setValue(0.7)
+    qtbot.waitUntil(lambda: "1 instances" in dock.count.text(), timeout=TIMEOUT)
+    assert layer.data[4, 20, 10] > 0
+    assert layer.data[4, 20, 28] == 0
+    dock.reset.click()
+    qtbot.waitUntil(lambda: "2 instances" in dock.count.text(), timeout=TIMEOUT)
+    assert dock.thresholds.value() == InstancesConfig()
+    assert [each.name for each in viewer.layers].count("out · instances") == 1
+
+
+def test_seeds_are_shown_and_hidden(
+    viewer: Any, dock: InspectWidget, qtbot: Any
+) -> None:
+    dock.seeds.click()
+    qtbot.waitUntil(lambda: "out · seeds" in viewer.layers, timeout=TIMEOUT)
+    seeds, instances = viewer.layers["out · seeds"], viewer.layers["out · instances"]
+    assert 0 < np.count_nonzero(seeds.data) < np.count_nonzero(instances.data)
+    dock.seeds.click()
+    assert not seeds.visible
+
+
+def test_a_corrected_layer_is_never_replaced(
+    viewer: Any, dock: InspectWidget, qtbot: Any
+) -> None:
+    layer = viewer.layers["out · instances"]
+    layer.data_setitem((np.array([0]), np.array([0]), np.array([0])), 7)
+    before = layer.data.copy()
+    dock.thresholds.controls["seed_distance"].setValue(0.7)
+    qtbot.waitUntil(lambda: "out · instances [2]" in viewer.layers, timeout=TIMEOUT)
+    assert np.array_equal(layer.data, before)
+
+
+def test_profile_along_a_line(
+    viewer: Any, dock: InspectWidget, qtbot: Any, maps: Any
+) -> None:
+    dock.profile.setCurrentText("along a line")
+    line = viewer.layers[LINE_NAME]
+    line.add([[4, 20, 5], [4, 20, 35]], shape_type="line")
+    qtbot.waitUntil(lambda: dock.profile_plot.profile is not None, timeout=TIMEOUT)
+    positions, values = dock.profile_plot.profile
+    assert np.allclose(positions, np.arange(31) * 8)
+    assert np.allclose(values["distance"], maps[2, 4, 20, 5:36] / 255)
+    assert np.allclose(values["mask"], maps[0, 4, 20, 5:36] / 255)
+
+
+def test_profile_at_the_cursor(
+    viewer: Any, dock: InspectWidget, qtbot: Any, maps: Any
+) -> None:
+    dock.profile.setCurrentText("z at the cursor")
+    viewer.cursor.position = (4 * 30, 20 * 8, 10 * 8)
+    expected = maps[2, :, 20, 10] / 255
+    qtbot.waitUntil(lambda: shows(dock, "distance", expected), timeout=TIMEOUT)
+
+
+def shows(dock: InspectWidget, role: str, expected: Any) -> bool:
+    profile = dock.profile_plot.profile
+    return profile is not None and np.allclose(profile[1][role], expected)
+
+
+def test_side_by_side_and_back(viewer: Any, dock: InspectWidget) -> None:
+    other = viewer.add_image(np.zeros(SHAPE), name="raw", scale=(30, 8, 8))
+    before = {layer.name: layer.visible for layer in viewer.layers}
+    dock.side_by_side.click()
+    shown = {layer.name for layer in viewer.layers if layer.visible}
+    roles = ("mask", "boundary", "distance", "instances")
+    assert shown == {f"out · {role}" for role in roles}
+    dock.side_by_side.click()
+    assert {layer.name: layer.visible for layer in viewer.layers} == before
+    assert other.visible
+
+
+def test_maps_are_shown_by_their_boxes(viewer: Any, dock: InspectWidget) -> None:
+    layer = viewer.layers["out · boundary"]
+    dock.shown["boundary"].click()
+    assert layer.visible
+    dock.shown["boundary"].click()
+    assert not layer.visible
+
+
+def test_a_removed_prediction_leaves_an_empty_dock(
+    viewer: Any, dock: InspectWidget
+) -> None:
+    viewer.layers.clear()
+    assert not dock.body.isEnabled()
+
+
+def test_a_closed_dock_ends_its_process(
+    viewer: Any, dock: InspectWidget, qtbot: Any, workers: Callable[[], list[Any]]
+) -> None:
+    assert workers()
+    with qtbot.waitSignal(dock.destroyed, timeout=10_000):
+        viewer.window.remove_dock_widget(dock)
+        dock.deleteLater()
+    qtbot.waitUntil(lambda: not workers(), timeout=10_000)
+
+
+def test_thresholds_come_from_their_settings(qtbot: Any) -> None:
+    panel = ThresholdPanel()
+    qtbot.addWidget(panel)
+    assert set(panel.controls) == set(InstancesConfig.model_fields)
+    config = InstancesConfig(seed_distance=0.33, boundary=0.9, min_size=123)
+    panel.set_value(config)
+    assert panel.value() == config
+    for name, info in InstancesConfig.model_fields.items():
+        assert panel.controls[name].toolTip() == info.description
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.7])
+def test_a_slanted_profile_keeps_a_linear_ramp(scale: float) -> None:
+    z, y, x = np.indices((6, 20, 20))
+    ramp = (z * 10 + y * 5 + x * 2).astype(np.uint8)
+    start, stop = np.array([0.0, 1.0, 2.0]), np.array([5.0, 11.0, 12.0]) * scale
+    profile = sample_profile({"mask": ramp}, start, stop, np.array([30.0, 8.0, 8.0]))
+    t = np.linspace(0, 1, profile.positions.size)[:, None]
+    expected = ((start + t * (stop - start)) @ [10, 5, 2]) / 255
+    assert np.allclose(profile.values["mask"], expected, atol=1e-6)
+
+
+def test_a_profile_outside_is_empty() -> None:
+    ends = np.array([-9.0, 0, 0]), np.array([-5.0, 9, 9])
+    profile = sample_profile({"mask": np.zeros(SHAPE, np.uint8)}, *ends, np.ones(3))
+    assert profile.positions.size == 0
+
+
+@pytest.mark.parametrize("point", [(0, 0, 0), (50, 999, 10**6), (20, 300, 300)])
+def test_a_box_around_the_view_lies_inside(point: Any) -> None:
+    shape = (50, 1000, 2000)
+    box = box_around(point, shape)
+    assert box.clip(shape) == box
+    assert box.shape == (50, 256, 256)
+
+
+def test_small_volumes_are_tuned_whole(viewer: Any) -> None:
+    layer = viewer.add_image(np.zeros(SHAPE))
+    assert view_box(viewer, layer, SHAPE) == Box.whole(SHAPE)
+    large = (300, 300, 300)
+    box = view_box(viewer, layer, large)
+    assert box.shape == (256, 256, 256)

@@ -1,0 +1,295 @@
+"""The Predict dock driven by hand; model and worker are stand-ins."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_volseg.config import Config, dump_config
+from napari_volseg.models import METADATA_KEY, read_model_info
+from napari_volseg.widgets.actions import (
+    open_dock,
+    predict_newest,
+    register_context_menu,
+)
+from napari_volseg.widgets.predict import PredictWidget, find_models, model_words
+
+VOXEL_SIZE = (30.0, 8.0, 8.0)
+RESULT = """
+import csv
+import numpy as np
+from napari_volseg.io import create_zarr
+request = json.loads(Path("request.json").read_text())
+say("Started", job="predict", device="cpu", total=2, memory_bytes=2**30)
+shape = (16, 64, 64)
+maps = create_zarr("maps.zarr", (3, *shape), "u1", request["voxel_size"], name="maps")
+maps[...] = np.arange(3, dtype="u1")[:, None, None, None] + 1
+labels = create_zarr("instances.zarr", shape, "i4", request["voxel_size"],
+                     name="instances", labels=True)
+labels[2:4, 8:16, 8:16] = 5
+Path("instances.csv").write_text("index,voxels\\n5,128\\n")
+say("Progress", step=1, total=2, elapsed=1.0, remaining=1.0)
+"""
+
+
+@pytest.fixture
+def add_model(runs_dir: Path) -> Callable[..., Path]:
+    """Make a run with a model that has metadata but no weights."""
+
+    def add(name: str = "first", in_channels: int = 1, **fields: Any) -> Path:
+        folder = runs_dir / name
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(dump_config(Config()))
+        metadata = {
+            "format_version": 1,
+            "name": name,
+            "created": datetime.now(UTC).isoformat(),
+            "config": {"instances": {"seed_distance": 0.25}},
+            "voxel_size": VOXEL_SIZE,
+            "in_channels": in_channels,
+            "scores": {"f1_50": 0.86},
+        } | fields
+        header = json.dumps({"__metadata__": {METADATA_KEY: json.dumps(metadata)}})
+        path = folder / "model.safetensors"
+        path.write_bytes(struct.pack("<Q", len(header)) + header.encode())
+        return path
+
+    return add
+
+
+@pytest.fixture
+def open_predict(viewer: Any, qtbot: Any) -> Callable[[], PredictWidget]:
+    def open_it() -> PredictWidget:
+        dock: PredictWidget = open_dock(viewer, "Predict")
+        qtbot.waitUntil(lambda: len(dock._models) == len(find_models()), timeout=10_000)
+        return dock
+
+    return open_it
+
+
+def click(qtbot: Any, button: Any) -> None:
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def test_without_model_the_dock_says_where_to_get_one(
+    open_predict: Callable[[], PredictWidget], viewer: Any, add_pair: Any
+) -> None:
+    add_pair(viewer)
+    dock = open_predict()
+    assert not dock.predict.isEnabled()
+    assert "VolSeg › Train" in dock.fit.text()
+
+
+def test_the_newest_model_is_chosen_and_says_what_it_is(
+    open_predict: Callable[[], PredictWidget],
+    add_model: Callable[..., Path],
+    viewer: Any,
+    add_pair: Any,
+    qtbot: Any,
+) -> None:
+    add_pair(viewer)
+    add_model("first")
+    dock = open_predict()
+    assert dock.model.currentText() == "first · F1 0.86 · just now"
+    assert "as the model" in dock.fit.text()
+    assert dock.form.config().instances.seed_distance == 0.25
+    add_model("second", scores={})
+    dock.refresh()
+    qtbot.waitUntil(lambda: dock.model.count() == 2, timeout=10_000)
+    assert dock.model.currentText() == "second · no score · just now"
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [
+        (timedelta(minutes=5), "5 min ago"),
+        (timedelta(hours=5), "5 h ago"),
+        (timedelta(days=5), "5 days ago"),
+    ],
+)
+def test_age_in_words(
+    add_model: Callable[..., Path], age: timedelta, words: str
+) -> None:
+    now = datetime.now(UTC)
+    info = read_model_info(add_model(created=(now - age).isoformat()))
+    assert model_words(info, now).endswith(words)
+    info = read_model_info(add_model("other", created="yesterday"))
+    assert model_words(info, now).endswith("age unknown")
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        ((60, 8, 8), "expect worse instances"),
+        ((60, 16, 16), "0.5 times their size"),
+    ],
+)
+def test_other_voxels_are_said(
+    open_predict: Callable[[], PredictWidget],
+    add_model: Callable[..., Path],
+    viewer: Any,
+    add_pair: Any,
+    scale: Any,
+    words: str,
+) -> None:
+    add_model()
+    add_pair(viewer, scale=scale)
+    assert words in open_predict().fit.text()
+
+
+def test_channels_that_do_not_fit_are_refused_with_both_numbers(
+    open_predict: Callable[[], PredictWidget],
+    add_model: Callable[..., Path],
+    viewer: Any,
+    add_pair: Any,
+) -> None:
+    add_model(in_channels=2)
+    add_pair(viewer)
+    dock = open_predict()
+    assert not dock.predict.isEnabled()
+    assert "'em' has 1 channels" in dock.fit.text()
+    assert "trained on 2" in dock.fit.text()
+
+
+def test_a_damaged_model_is_left_out_and_told_when_chosen(
+    open_predict: Callable[[], PredictWidget], add_model: Callable[..., Path]
+) -> None:
+    path = add_model()
+    path.write_bytes(path.read_bytes()[:20])
+    dock = open_predict()
+    assert dock.model.count() == 0
+    dock.add_model(path)
+    assert "incomplete" in dock.message.text()
+
+
+def test_results_lie_on_the_image_and_overwrite_nothing(
+    open_predict: Callable[[], PredictWidget],
+    add_model: Callable[..., Path],
+    viewer: Any,
+    add_pair: Any,
+    play: Callable[[str], None],
+    qtbot: Any,
+) -> None:
+    play(RESULT + "end('completed', 'done')")
+    model = add_model()
+    image, _ = add_pair(viewer, translate=(1, 2, 3), rotate=(0, 0, 10))
+    viewer.add_image(np.zeros((4, 4, 4)), name="em · mask")
+    dock = open_predict()
+    click(qtbot, dock.predict)
+    qtbot.waitUntil(lambda: "em · instances" in viewer.layers, timeout=20_000)
+    mask = viewer.layers["em · mask [2]"]
+    labels = viewer.layers["em · instances"]
+    for layer in (mask, labels):
+        assert np.allclose(
+            layer.data_to_world((1, 2, 3)), image.data_to_world((1, 2, 3))
+        )
+        assert layer.units == image.units
+    origin = mask.metadata["napari-volseg"]
+    assert origin["model"] == str(model)
+    assert Path(origin["prediction"]).parent == model.parent / "predictions"
+    assert np.asarray(mask.data[2, 2]).tolist() == [1] * 64
+    assert labels.features["voxels"].tolist() == [128]
+    assert dock.predict.isEnabled()
+
+
+def test_cancel_adds_nothing(
+    open_predict: Callable[[], PredictWidget],
+    add_model: Callable[..., Path],
+    viewer: Any,
+    add_pair: Any,
+    play: Callable[[str], None],
+    qtbot: Any,
+) -> None:
+    play(
+        RESULT
+        + "while not asked().get('stop'): time.sleep(0.02)\n"
+        + "end('stopped', 'cancelled')"
+    )
+    add_model()
+    add_pair(viewer)
+    dock = open_predict()
+    click(qtbot, dock.predict)
+    qtbot.waitUntil(lambda: "left" in dock.bar.format(), timeout=20_000)
+    click(qtbot, dock.cancel)
+    qtbot.waitUntil(lambda: dock._job is None, timeout=20_000)
+    assert len(viewer.layers) == 2
+    assert dock.predict.isEnabled()
+
+
+def test_a_closed_dock_still_gets_its_result_into_the_viewer(
+    open_predict: Callable[[], PredictWidget],
+    add_model: Callable[..., Path],
+    viewer: Any,
+    add_pair: Any,
+    play: Callable[[str], None],
+    qtbot: Any,
+) -> None:
+    play(RESULT + "end('completed', 'done')")
+    add_model()
+    add_pair(viewer)
+    dock = open_predict()
+    dock.start()
+    with qtbot.waitSignal(dock.destroyed, timeout=10_000):
+        viewer.window.remove_dock_widget(dock)
+        dock.deleteLater()
+    qtbot.waitUntil(lambda: "em · instances" in viewer.layers, timeout=20_000)
+
+
+def test_a_result_for_a_closed_viewer_stays_in_its_folder(
+    open_predict: Callable[[], PredictWidget],
+    add_model: Callable[..., Path],
+    viewer: Any,
+    add_pair: Any,
+    play: Callable[[str], None],
+    qtbot: Any,
+    workers: Callable[[], list[Any]],
+) -> None:
+    play(
+        RESULT
+        + "while not asked().get('stop'): time.sleep(0.02)\n"
+        + "end('completed', 'done')"
+    )
+    model = add_model()
+    add_pair(viewer)
+    dock = open_predict()
+    dock.start()
+    qtbot.waitUntil(lambda: "left" in dock.bar.format(), timeout=20_000)
+    viewer.close()
+    qtbot.waitUntil(lambda: not workers(), timeout=20_000)
+    folder = model.parent / "predictions" / "em"
+    assert json.loads((folder / "result.json").read_text())["reason"] == "completed"
+    assert (folder / "instances.zarr").exists()
+
+
+def test_one_click_predicts_the_selected_layer(
+    add_model: Callable[..., Path],
+    viewer: Any,
+    add_pair: Any,
+    play: Callable[[str], None],
+    qtbot: Any,
+) -> None:
+    play(RESULT + "end('completed', 'done')")
+    add_model()
+    add_pair(viewer, "first")
+    image, _ = add_pair(viewer, "second", seed=1)
+    viewer.layers.selection.active = image
+    predict_newest(viewer)
+    qtbot.waitUntil(lambda: "second · instances" in viewer.layers, timeout=20_000)
+
+
+def test_one_click_is_in_the_context_menu_of_layers(
+    viewer: Any, mock_app_model: Any
+) -> None:
+    register_context_menu(mock_app_model)
+    register_context_menu(mock_app_model)
+    menu = mock_app_model.menus.get_menu("napari/layers/context")
+    titles = [item.command.title for item in menu if hasattr(item, "command")]
+    assert titles.count("Predict with the newest VolSeg model") == 1
