@@ -1,6 +1,5 @@
 """The worker around an engine of a few lines; and once around the real one."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -213,17 +212,16 @@ def test_leftovers_of_a_killed_process_are_swept_and_nothing_else(run, engine):
     assert all(path.exists() for path in kept)
 
 
-@pytest.mark.skipif(
-    os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere"
-)
-def test_a_folder_that_cannot_be_written_is_named(run, engine):
+def test_a_folder_that_cannot_be_written_is_named(run, engine, monkeypatch):
     engine(lambda folder, resume, read_control: iter([DONE]))
-    run.chmod(0o500)
-    try:
-        with pytest.raises(DataError, match="cannot write"):
-            worker.run_job(run)
-    finally:
-        run.chmod(0o700)
+
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(DataError, match="cannot write in the folder"):
+        worker.run_job(run)
+    assert read_result(run) is None
 
 
 def test_a_damaged_run_ends_with_a_result_that_says_so(run):
