@@ -91,6 +91,15 @@ def test_a_yaml_file_works_in_the_place_of_a_preset(tmp_path):
     assert load_config(path).optimization.optimizer.lr == 1e-4
 
 
+def test_a_number_in_quotes_stays_a_choice(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("optimization: {precision: '32'}")
+    assert load_config(path).optimization.precision == "32"
+    assert load_config("quick", ["optimization.precision='32'"]) == load_config(
+        "quick", ["optimization.precision=32"]
+    )
+
+
 @pytest.mark.parametrize(
     ("key", "near"),
     [

@@ -7,6 +7,7 @@ the documentation. Section and key names follow PyTorch Connectomics.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -54,6 +55,9 @@ Factor = tuple[
     Annotated[int, Field(ge=1, le=4)],
     Annotated[int, Field(ge=1, le=4)],
 ]
+
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def _one_or_many(value: object) -> object:
@@ -212,7 +216,10 @@ class OptimizationConfig(_Section):
     """Epochs after which training is complete."""
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     """Minutes of training after which it is complete, whatever the epoch."""
-    precision: Literal["auto", "32", "bf16-mixed", "16-mixed"] = "auto"
+    precision: Annotated[
+        Literal["auto", "32", "bf16-mixed", "16-mixed"],
+        BeforeValidator(lambda value: "32" if value == 32 else value),
+    ] = "auto"
     """Number format; auto takes bf16 where the device is fast at it."""
     gradient_clip_val: Annotated[float, Field(ge=0)] = 1.0
     """Largest norm of the gradient; 0 never clips."""
@@ -534,9 +541,6 @@ def _numbers(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     """YAML 1.1 reads 1e-3 as text; people mean a number."""
-    if isinstance(value, str) and value[:1] in "+-.0123456789":
-        try:
-            return float(value)
-        except ValueError:
-            return value
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
     return value

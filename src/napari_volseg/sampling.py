@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 from napari_volseg.augmentation import Patch, augment, turnable_planes
 from napari_volseg.config import Config
@@ -262,9 +262,11 @@ def _crop(volume: PreparedVolume, centre: NDArray[np.int64], size: Size) -> Patc
 def _turned_crop(
     volume: PreparedVolume, centre: NDArray[np.int64], size: Size, rng: Generator
 ) -> Patch:
-    """Crop with a random turn and zoom within the slice."""
+    """Crop with a random turn and zoom within the slice.
+
+    All slices and channels turn alike, so one two-dimensional grid serves them.
+    """
     angle, zoom = rng.uniform(-np.pi, np.pi), rng.uniform(0.8, 1.25)
-    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
     reach = int(np.ceil(np.hypot(size[1], size[2]) / 2 / zoom)) + 2
     shape = volume.image_CZYX.shape[1:]
     z0 = int(np.clip(centre[0] - size[0] // 2, 0, shape[0] - size[0]))
@@ -274,25 +276,63 @@ def _turned_crop(
     y0, y1 = max(0, cy - reach), min(shape[1], cy + reach + 1)
     x0, x1 = max(0, cx - reach), min(shape[2], cx + reach + 1)
     window = (slice(None), slice(z0, z0 + size[0]), slice(y0, y1), slice(x0, x1))
-    matrix = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-    middle = np.array([0, (size[1] - 1) / 2, (size[2] - 1) / 2])
-    offset = np.array([0, cy - y0, cx - x0]) - matrix @ middle
-
-    def turn(array: NDArray[Any], order: int, mode: str) -> NDArray[Any]:
-        turned = np.empty((array.shape[0], *size), array.dtype)
-        for source, target in zip(array, turned, strict=True):
-            ndimage.affine_transform(
-                source, matrix, offset, size, target, order=order, mode=mode, cval=0
-            )
-        return turned
-
-    image = normalise(volume.image_CZYX[window], volume.range_C2)
-    targets = volume.targets_CZYX[window]
-    valid = volume.valid_CZYX[window].view(np.uint8)
-    return Patch(
-        turn(image, 1, "mirror"),
-        np.concatenate(
-            [turn(targets[:2], 0, "mirror"), turn(targets[2:], 1, "mirror")]
-        ),
-        turn(valid, 0, "constant").astype(np.bool_),
+    grid = _turned_grid(
+        (size[1], size[2]), (cy - y0, cx - x0), (y1 - y0, x1 - x0), angle, zoom
     )
+    targets = volume.targets_CZYX[window]
+    valid = _resample(volume.valid_CZYX[window], grid, "nearest", "zeros") > 0.5
+    return Patch(
+        _resample(
+            normalise(volume.image_CZYX[window], volume.range_C2),
+            grid,
+            "bilinear",
+            "reflection",
+        ),
+        np.concatenate(
+            [
+                _resample(targets[:2], grid, "nearest", "reflection"),
+                _resample(targets[2:], grid, "bilinear", "reflection"),
+            ]
+        ).astype(np.uint8),
+        valid,
+    )
+
+
+def _turned_grid(
+    size: tuple[int, int],
+    centre: tuple[int, int],
+    source: tuple[int, int],
+    angle: float,
+    zoom: float,
+) -> Tensor:
+    """Return where each pixel of a turned slice comes from, from -1 to 1."""
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    y, x = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in size), indexing="ij")
+    from_y = centre[0] + cos * y - sin * x
+    from_x = centre[1] + sin * y + cos * x
+    grid = np.stack(
+        [
+            2 * from_x / max(1, source[1] - 1) - 1,
+            2 * from_y / max(1, source[0] - 1) - 1,
+        ],
+        axis=-1,
+    )
+    return torch.from_numpy(grid.astype(np.float32))[None]
+
+
+def _resample(
+    array_CZYX: NDArray[Any], grid: Tensor, mode: str, padding: str
+) -> NDArray[np.float32]:
+    n_channels, depth = array_CZYX.shape[:2]
+    slices = array_CZYX.reshape(1, n_channels * depth, *array_CZYX.shape[2:])
+    turned = functional.grid_sample(
+        torch.from_numpy(slices.astype(np.float32)),
+        grid,
+        mode=mode,
+        padding_mode=padding,
+        align_corners=True,
+    )
+    values: NDArray[np.float32] = turned.numpy().reshape(
+        n_channels, depth, *grid.shape[1:3]
+    )
+    return values
