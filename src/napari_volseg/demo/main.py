@@ -115,7 +115,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--minutes",
         type=float,
-        default=2.5,
+        default=3.0,
         metavar="N",
         help="minutes of training (default: %(default)s)",
     )
