@@ -52,6 +52,7 @@ class Progress:
     step: int
     """Optimizer updates, or windows predicted."""
     total: int
+    """What `step` will be at the end; under a time budget, an estimate."""
     elapsed: float
     """Seconds of work so far, earlier sessions of a resumed run included."""
     remaining: float | None = None

@@ -116,7 +116,7 @@ class Session:
         used = learner.progress
         return Progress(
             step=learner.step,
-            total=self.plan.total_steps,
+            total=self._total_steps(used),
             elapsed=learner.elapsed,
             remaining=learner.elapsed * (1 - used) / used if used > 0 else None,
             epoch=learner.epoch,
@@ -125,6 +125,12 @@ class Session:
             lr=learner.lr,
             state=state,  # type: ignore[arg-type]  # a literal at every call
         )
+
+    def _total_steps(self, used: float) -> int:
+        """Return the steps of all epochs, or those the minutes will suffice for."""
+        if used <= 0:
+            return self.plan.total_steps
+        return min(self.plan.total_steps, round(self.learner.step / used))
 
     def hold(self, read_control: Callable[[], Control]) -> Iterator[Event]:
         """Save, then wait until the pause or the run is ended."""
