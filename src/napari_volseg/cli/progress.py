@@ -124,7 +124,7 @@ class Reporter:
 
     def _begin(self, event: Started) -> None:
         verb = "training" if event.job == "train" else "predicting"
-        unit = "steps" if event.job == "train" else "windows"
+        unit = "steps at most" if event.job == "train" else "windows"
         resumed = f" from step {event.step}" if event.step else ""
         memory = (
             f", about {event.memory_bytes / 1e9:.1f} GB" if event.memory_bytes else ""
