@@ -55,7 +55,7 @@ def test_instances_follow_a_threshold(
 ) -> None:
     layer = viewer.layers["out · instances"]
     dock.thresholds.controls["seed_distance"].setValue(0.7)
-    qtbot.waitUntil(lambda: "1 instances" in dock.count.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: "1 instance ·" in dock.count.text(), timeout=TIMEOUT)
     assert layer.data[4, 20, 10] > 0
     assert layer.data[4, 20, 28] == 0
     dock.reset.click()

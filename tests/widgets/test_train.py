@@ -12,7 +12,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_volseg.io import read_labels
-from napari_volseg.runs import list_runs
+from napari_volseg.runs import list_runs, write_control
 from napari_volseg.widgets.preview import BOX_NAME
 from napari_volseg.widgets.train import TrainWidget
 
@@ -330,9 +330,7 @@ def test_closing_the_viewer_stops_the_training_or_leaves_it(
         qtbot.waitUntil(lambda: not job.is_followed, timeout=10_000)
         assert len(workers()) == 1
         folder = list_runs(runs_dir)[0].folder
-        control = json.loads((folder / "control.json").read_text())
-        assert control["detached"]
-        (folder / "control.json").write_text(json.dumps(control | {"stop": True}))
+        assert write_control(folder, stop=True).detached
     qtbot.waitUntil(lambda: not workers(), timeout=10_000)
     assert list_runs(runs_dir)[0].state == "stopped"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas
 from napari.layers import Labels, Layer
 from napari.qt.threading import create_worker
 from numpy.typing import NDArray
@@ -25,7 +24,12 @@ from napari_volseg.widgets.combos import fit_narrow
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.form import add_row, narrow_form
 from napari_volseg.widgets.layers import METADATA_KEY, placement, plain
-from napari_volseg.widgets.messages import MessageLine, scrolled, wrapped_label
+from napari_volseg.widgets.messages import (
+    MessageLine,
+    count_words,
+    scrolled,
+    wrapped_label,
+)
 from napari_volseg.widgets.outputs import MAPS, add_instances
 from napari_volseg.widgets.plot import ProfilePlot, SizePlot
 from napari_volseg.widgets.predictions import (
@@ -343,9 +347,8 @@ class InspectWidget(QWidget):
         worker.returned.connect(self._show_sizes)
         worker.start()
 
-    def _show_sizes(self, table: pandas.DataFrame) -> None:
-        sizes = table["voxels"].to_numpy()
-        words = f"{len(sizes)} instances"
+    def _show_sizes(self, sizes: NDArray[np.int64]) -> None:
+        words = count_words(len(sizes), "instance")
         if len(sizes):
             words += f" · {np.median(sizes):.0f} voxels at the median"
         self.count.setText(words)
@@ -358,15 +361,15 @@ class InspectWidget(QWidget):
             self._tuning = None
 
 
-def _sizes(labels_ZYX: Any) -> pandas.DataFrame:
-    """Return the sizes of instances by id; call it in a thread."""
+def _sizes(labels_ZYX: Any) -> NDArray[np.int64]:
+    """Return the sizes of the instances; call it in a thread."""
     counts = np.zeros(0, np.int64)
     for z in range(labels_ZYX.shape[0]):
         plane = np.bincount(np.asarray(labels_ZYX[z]).ravel(), minlength=counts.size)
         plane[: counts.size] += counts
         counts = plane
-    ids = np.flatnonzero(counts[1:]) + 1
-    return pandas.DataFrame({"index": ids, "voxels": counts[ids]})
+    sizes: NDArray[np.int64] = counts[1:][counts[1:] > 0]
+    return sizes
 
 
 def _covers(old: Any, new: Any) -> bool:
@@ -376,4 +379,3 @@ def _covers(old: Any, new: Any) -> bool:
         a + (b - a) // 4 <= m <= b - (b - a) // 4 or old.start == new.start
         for a, m, b in zip(old.start, middle, old.stop, strict=True)
     )
-

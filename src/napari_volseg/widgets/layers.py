@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import dask.array
 import numpy as np
 import pint
 from napari.layers import Image, Labels, Layer
@@ -156,12 +155,7 @@ def image_volume(layer: Image) -> Volume:
             raise DataError(
                 f"the layer '{name}' is a 2D colour image: pick a volume with z, y, x"
             )
-        moveaxis: Any = (
-            np.moveaxis if isinstance(data, np.ndarray) else dask.array.moveaxis
-        )
-        if not isinstance(data, np.ndarray):
-            data = dask.array.asarray(data)  # type: ignore[no-untyped-call]
-        data = moveaxis(data, -1, 0)[:3]
+        data = _channels_first(data)[:3]
     elif data.ndim == 4:
         _check_channels(layer, data.shape)
     elif data.ndim != 3:
@@ -222,6 +216,15 @@ def layer_source(layer: Layer) -> str | None:
     if token is None or getattr(layer.data, "name", None) != token:
         return None
     return str(origin["source"])
+
+
+def _channels_first(data: Any) -> Any:
+    if isinstance(data, np.ndarray):
+        return np.moveaxis(data, -1, 0)
+    import dask.array  # costs half a second, and colour volumes are rare
+
+    array = dask.array.asarray(data)  # type: ignore[no-untyped-call]
+    return dask.array.moveaxis(array, -1, 0)
 
 
 def _check_channels(layer: Image, shape: tuple[int, ...]) -> None:

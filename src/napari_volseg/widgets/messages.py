@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 
 __all__ = [
     "MessageLine",
+    "count_words",
     "duration_words",
     "primary_button",
     "scrolled",
@@ -117,6 +118,11 @@ def scrolled(dock: QWidget) -> QVBoxLayout:
     outer.addWidget(area)
     dock.setMinimumWidth(280)
     return layout
+
+
+def count_words(n: int, thing: str) -> str:
+    """Return a number of things: 1 instance, 2 instances."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 def duration_words(seconds: float) -> str:

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.curves import Curves
+from napari_volseg.widgets.messages import wrapped_label
 
 __all__ = ["CurvePlot", "ProfilePlot", "SizePlot"]
 
 _REDRAW_MS = 250
+_ROLES = ("mask", "boundary", "distance")
 _MAP_COLOURS = {"boundary": "#e040e0", "distance": "#35b779"}
 
 
@@ -37,7 +40,6 @@ class _Plot(QWidget):
         self.canvas.getPlotItem().layout.setContentsMargins(0, 8, 0, 0)
         self.canvas.setMinimumWidth(120)
         self.canvas.setFixedHeight(height)
-        self.canvas.getAxis("bottom").setHeight(36)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.canvas)
@@ -45,11 +47,16 @@ class _Plot(QWidget):
         self._timer.setSingleShot(True)
         self._timer.setInterval(_REDRAW_MS)
         self._timer.timeout.connect(self.redraw)
+        self._connections = Connections(self)
+        self._connections.add(viewer.events.theme, self._change_theme)
 
     def later(self) -> None:
         """Draw soon; many calls draw once."""
         if not self._timer.isActive():
             self._timer.start()
+
+    def _change_theme(self, event: object = None) -> None:
+        self.later()
 
     def redraw(self) -> None:
         """Draw now, with the colours of the theme."""
@@ -76,6 +83,7 @@ class CurvePlot(_Plot):
         self.curves = Curves()
         plot = self.canvas.getPlotItem()
         plot.setLabel("bottom", "step")
+        plot.getAxis("bottom").setHeight(36)
         plot.showAxis("right")
         self._loss = plot.plot()
         self._score = pg.PlotCurveItem()
@@ -119,12 +127,12 @@ class ProfilePlot(_Plot):
         self.setToolTip("Mask, boundary and distance along the line, from 0 to 1")
         self.profile: tuple[NDArray[Any], Mapping[str, NDArray[Any]]] | None = None
         self.unit = "voxels"
+        self._legend = wrapped_label("")
+        layout = self.layout()
+        assert layout is not None
+        layout.addWidget(self._legend)
         self.canvas.setYRange(0, 1, padding=0.05)
-        self._legend = self.canvas.addLegend(offset=(-4, 4), labelTextSize="8pt")
-        self._lines = {
-            role: self.canvas.plot(name=role)
-            for role in ("mask", "boundary", "distance")
-        }
+        self._lines = {role: self.canvas.plot() for role in _ROLES}
 
     def show_profile(
         self, positions: NDArray[Any], values: Mapping[str, NDArray[Any]], unit: str
@@ -135,12 +143,12 @@ class ProfilePlot(_Plot):
         self.later()
 
     def draw(self, text: Any, accent: Any) -> None:
-        """Draw the lines in the colours of the maps."""
-        self.canvas.setLabel("bottom", f"along the line ({self.unit})")
-        for _, label in self._legend.items:
-            label.setText(label.text, color=text)
+        """Draw the lines in the colours of the maps, and name them below."""
+        colours = {role: _MAP_COLOURS.get(role, text.name()) for role in _ROLES}
+        names = (f'<span style="color:{c}">{r}</span>' for r, c in colours.items())
+        self._legend.setText(f"{' · '.join(names)} along the line in {self.unit}")
         for role, line in self._lines.items():
-            line.setPen(pg.mkPen(_MAP_COLOURS.get(role, text), width=1.5))
+            line.setPen(pg.mkPen(colours[role], width=1.5))
             if self.profile is not None:
                 line.setData(self.profile[0], self.profile[1][role])
 
@@ -154,6 +162,7 @@ class SizePlot(_Plot):
         self.setToolTip("Number of instances by size in voxels (logarithmic)")
         self._sizes: NDArray[np.integer[Any]] = np.zeros(0, int)
         self.canvas.setLabel("bottom", "voxels")
+        self.canvas.getAxis("bottom").setHeight(36)
         self.canvas.setLabel("left", "instances")
         self._bars = pg.BarGraphItem(x0=[0], x1=[0], height=[0])
         self.canvas.addItem(self._bars)

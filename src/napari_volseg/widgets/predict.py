@@ -51,8 +51,8 @@ from napari_volseg.widgets.messages import (
     scrolled,
     wrapped_label,
 )
+from napari_volseg.widgets.progressline import ProgressLine
 from napari_volseg.widgets.results import Delivery
-from napari_volseg.widgets.runview import ProgressLine
 
 if TYPE_CHECKING:
     import napari
@@ -93,8 +93,10 @@ class PredictWidget(QWidget):
         self.image.setToolTip("The image layer to predict, as a whole")
         self.model = fit_narrow(QComboBox())
         self.model.setToolTip("The model, newest first: name · score · age")
-        self.browse = QPushButton("Browse…")
-        self.browse.setToolTip("Take a model.safetensors from elsewhere")
+        self.browse = QPushButton("…")
+        self.browse.setToolTip("Browse for a model.safetensors elsewhere")
+        self.browse.setAccessibleName("Browse for a model")
+        self.browse.setMaximumWidth(32)
         self.fit = wrapped_label("")
         self.form = ConfigForm(_SIMPLE, _SECTIONS)
         self.predict = primary_button("Predict")

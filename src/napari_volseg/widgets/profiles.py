@@ -10,7 +10,6 @@ import numpy as np
 from napari.qt.threading import create_worker
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
-from scipy.ndimage import map_coordinates
 
 __all__ = ["Profile", "Profiler", "axis_through", "sample_profile"]
 
@@ -83,6 +82,8 @@ def sample_profile(
     voxel_size
         Edge lengths, for the positions.
     """
+    from scipy.ndimage import map_coordinates  # slow to import, so here: in a thread
+
     shape = np.array(next(iter(maps.values())).shape)
     n_points = max(2, int(np.abs(stop - start).max()) + 1)
     points = start + np.linspace(0, 1, n_points)[:, None] * (stop - start)

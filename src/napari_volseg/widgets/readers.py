@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import dask.array
 import numpy as np
 
 from napari_volseg.errors import DataError
@@ -101,6 +100,8 @@ def lazy(data: ArrayLike) -> Any:
     """Return a dask array that reads stored data as they are looked at."""
     n_channels = len(data.shape) - 3
     chunks = (1,) * n_channels + _CHUNK
+    import dask.array  # costs half a second, which a dock has not
+
     return dask.array.from_array(  # type: ignore[no-untyped-call]
         data, chunks=chunks, name=f"volseg-{uuid4().hex}"
     )

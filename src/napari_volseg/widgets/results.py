@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, Signal
 
@@ -33,8 +32,8 @@ class Prediction:
     maps_CZYX: Any
     """uint8, read from the OME-Zarr as it is looked at."""
     instances_ZYX: Any
-    table: pandas.DataFrame | None
-    """One row for each instance; its `index` column is the label id."""
+    table: Any
+    """A data frame, one row for each instance; its `index` column is the label id."""
 
 
 class Delivery(QObject):
@@ -100,6 +99,12 @@ def read_prediction_result(folder: Path) -> Prediction:
     else:
         instances = lazy(instances)
     table_path = folder / "instances.csv"
-    table = pandas.read_csv(table_path) if table_path.exists() else None
+    table = _read_table(table_path) if table_path.exists() else None
     maps_CZYX = lazy(open_volume(str(folder / "maps.zarr")).data)
     return Prediction(folder, maps_CZYX, instances, table)
+
+
+def _read_table(path: Path) -> Any:
+    import pandas  # slow to import, so here: in the thread
+
+    return pandas.read_csv(path)

@@ -30,6 +30,7 @@ from napari_volseg.widgets.layers import (
     labels_array,
     layer_source,
 )
+from napari_volseg.widgets.messages import count_words
 from napari_volseg.widgets.regions import Region, capture_region
 
 __all__ = ["Annotated", "PairSnapshot", "capture_pair", "snapshot_words"]
@@ -146,7 +147,7 @@ def snapshot_words(snapshots: Sequence[tuple[PairSnapshot, Role]]) -> str:
         n_instances += _count_ids(labels_ZYX)
     share = 100 * n_annotated / max(n_voxels, 1)
     shown = f"{share:.2g}" if share < 10 else f"{share:.0f}"
-    return f"{shown} % annotated · {n_instances} instances"
+    return f"{shown} % annotated · {count_words(n_instances, 'instance')}"
 
 
 def _count_ids(labels_ZYX: NDArray[np.integer[Any]]) -> int:
