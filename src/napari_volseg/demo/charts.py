@@ -18,6 +18,8 @@ Point = tuple[float, float]
 def line_chart(title: str, series: Mapping[str, Sequence[Point]], x_label: str) -> str:
     """Return a card with one line a series; both axes begin at zero.
 
+    The x axis ends with the data, the y axis at a round number.
+
     Parameters
     ----------
     series
@@ -29,9 +31,10 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], x_label: str) 
     if not points:
         empty = '<p class="quiet">nothing was recorded</p>'
         return f'<div class="card"><b>{escape(title)}</b>{empty}</div>'
-    x_ticks = _ticks(max(x for x, _ in points))
+    x_end = max(x for x, _ in points) or 1.0
+    x_ticks = [tick for tick in _ticks(x_end) if tick <= x_end * 1.001]
     y_ticks = _ticks(max(y for _, y in points))
-    x_scale = (_WIDTH - _LEFT - _RIGHT) / x_ticks[-1]
+    x_scale = (_WIDTH - _LEFT - _RIGHT) / x_end
     y_scale = (_HEIGHT - _TOP - _BOTTOM) / y_ticks[-1]
     bottom = _HEIGHT - _BOTTOM
 

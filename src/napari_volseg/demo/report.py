@@ -96,7 +96,7 @@ def write_report(path: Path, result: DemoResult, screenshot: Path | None) -> Non
         slices=json.dumps(slices, separators=(",", ":")),
         last=len(slices) - 1,
         middle=len(slices) // 2,
-        depth=result.image_ZYX.shape[0],
+        last_z=result.image_ZYX.shape[0] - 1,
         charts=_charts(result.events),
         screenshot=_screenshot(screenshot),
         scores=_score_table(result.scores),
