@@ -77,8 +77,12 @@ class HeldOutVoxels:
     ) -> dict[str, float]:
         """Return the instance metrics and the loss of packed maps."""
         labels = segment(maps_CZYX, instances)
+        # Not the fitted minimum: it would also decide which true objects count.
         metrics = evaluate(
-            labels, self._truth, self._known, min_size=instances.min_size
+            labels,
+            self._truth,
+            self._known,
+            min_size=self._plan.config.instances.min_size,
         )
         return {**metrics, "loss": self._loss(maps_CZYX)}
 

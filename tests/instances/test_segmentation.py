@@ -73,7 +73,8 @@ def test_one_pass_equals_the_three_steps(maps):
 
     seeds = find_seeds(maps, config)
     mask = (maps[0] > 127) & (maps[1] < 0.9 * 255) & (maps[2] >= 0.05 * 255)
-    flooded = watershed(255 - maps[2], seeds, mask)
+    height = (255 - maps[2].astype(int) + maps[1]) // 2
+    flooded = watershed(height.astype(np.uint8), seeds, mask)
 
     sizes = np.bincount(flooded.ravel())
     kept = [i for i in range(1, len(sizes)) if sizes[i] >= 60]
@@ -206,3 +207,13 @@ def test_maps_are_not_written_and_may_lie_any_way_in_memory(maps):
 def test_other_arrays_are_refused(maps):
     with pytest.raises(DataError, match="mask, boundary and distance"):
         segment(maps, InstancesConfig())
+
+
+def test_a_small_object_does_not_flood_into_a_large_neighbour():
+    labels = np.zeros((1, 40, 60), np.int32)
+    labels[:, 2:38, 2:50], labels[:, 16:24, 50:58] = 1, 2
+    maps = make_targets(labels, (1, 1, 1)).values_CZYX
+
+    instances = segment(maps, InstancesConfig())
+
+    assert evaluate(instances, labels)["ap"] == 1

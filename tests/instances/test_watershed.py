@@ -183,4 +183,4 @@ def test_a_volume_beyond_31_bits_is_refused_before_memory_is_taken():
     from napari_volseg.instances.watershed import flood
 
     with pytest.raises(DataError, match="too large"):
-        flood(height, 0, height, height)
+        flood(height, height, height)

@@ -73,7 +73,6 @@ def watershed(
         )
     state = flood(
         np.ascontiguousarray(height_ZYX),
-        0,
         np.ascontiguousarray(seeds_ZYX, dtype=np.int32),
         np.ascontiguousarray(mask_ZYX, dtype=np.bool_),
     )
@@ -83,7 +82,6 @@ def watershed(
 
 def flood(
     height_ZYX: NDArray[np.uint8],
-    flip: int,
     seeds_ZYX: NDArray[np.int32],
     mask_ZYX: NDArray[np.bool_],
 ) -> NDArray[np.int32]:
@@ -93,11 +91,6 @@ def flood(
     is reached -1 - height: so a voxel is one word of memory to the flood. A border
     of zeros saves it from asking where the volume ends; the last border of a row
     is the first of the next.
-
-    Parameters
-    ----------
-    flip
-        0, or 255 when `height_ZYX` is upside down, a distance.
     """
     n_z, n_y, n_x = height_ZYX.shape
     row = n_x + 1
@@ -109,13 +102,13 @@ def flood(
             "segment a part of it, at most 2000 million voxels"
         )
     state = np.zeros(n_state, np.int32)
-    n_inside = _enter(height_ZYX, flip, seeds_ZYX, mask_ZYX, state, row, plane)
+    n_inside = _enter(height_ZYX, seeds_ZYX, mask_ZYX, state, row, plane)
     # Links are handed out one by one and used again, so most of the pool is never
     # touched and takes no memory: about an eighth of it on real maps.
     n_links = n_inside // _LINK + 2 * 256 + 1
     pool = np.empty(n_links * _LINK, np.int32)
     after = np.empty(n_links, np.int32)
-    _flood(height_ZYX, flip, state, row, plane, pool, after)
+    _flood(height_ZYX, state, row, plane, pool, after)
     return state
 
 
@@ -158,7 +151,6 @@ _prefetch = cast("Callable[[NDArray[np.int32], int], None]", _intrinsic_prefetch
 @njit(nogil=True, cache=True)
 def _enter(
     height: NDArray[np.uint8],
-    flip: int,
     seeds: NDArray[np.int32],
     mask: NDArray[np.bool_],
     state: NDArray[np.int32],
@@ -177,7 +169,7 @@ def _enter(
                     if seed > 0:
                         state[start + x] = seed
                     else:
-                        state[start + x] = -1 - (np.int32(height[z, y, x]) ^ flip)
+                        state[start + x] = -1 - np.int32(height[z, y, x])
     return n_inside
 
 
@@ -220,7 +212,6 @@ def _push(
 @njit(nogil=True, cache=True)
 def _flood(
     height: NDArray[np.uint8],
-    flip: int,
     state: NDArray[np.int32],
     row: int,
     plane: int,
@@ -244,7 +235,7 @@ def _flood(
                     for step in steps:
                         rim |= state[voxel + step] < 0
                     if rim:
-                        level = int(height[z, y, x]) ^ flip
+                        level = int(height[z, y, x])
                         _push(voxel, level, pool, after, first, last, fill, free)
 
     for level in range(256):

@@ -1,0 +1,123 @@
+"""Predicting a volume into a job folder with a model that was trained here."""
+
+import csv
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_volseg.checkpoint import model_metadata, save_model
+from napari_volseg.config import InstancesConfig, build_config
+from napari_volseg.errors import DataError
+from napari_volseg.events import Finished, Notice, Started
+from napari_volseg.inference import predict
+from napari_volseg.instances import segment
+from napari_volseg.networks import build_network, plan_pyramid
+from napari_volseg.volume import Volume
+
+PATCH = (8, 16, 16)
+
+
+@pytest.fixture
+def model(tiny_config, tmp_path):
+    pyramid = plan_pyramid(tiny_config.model, (40, 10, 10), PATCH)
+    network = build_network(tiny_config.model, 1, pyramid)
+    metadata = model_metadata(
+        tiny_config, pyramid, 1, (40.0, 10.0, 10.0), PATCH, 1, {"f1_50": 0.5}
+    )
+    path = tmp_path / "model.safetensors"
+    save_model(path, network.state_dict(), metadata)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "job"
+    path.mkdir()
+    return path
+
+
+def test_maps_instances_and_table_are_written(model, cells, folder):
+    events = list(predict(model, cells.image, folder, device="cpu"))
+    assert isinstance(events[0], Started)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason == "completed"
+    maps = zarr.open(folder / "maps.zarr", mode="r")["0"]
+    labels = zarr.open(folder / "instances.zarr", mode="r")["0"][...]
+    assert maps.shape == (3, *cells.labels_ZYX.shape)
+    np.testing.assert_array_equal(labels, segment(maps[...], InstancesConfig()))
+    with (folder / "instances.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == labels.max()
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 9), (1, 40, 40), (30, 17, 50)])
+def test_a_volume_of_any_size_keeps_its_shape(model, folder, rng, shape):
+    image = Volume(rng.integers(0, 255, shape, np.uint8), (40, 10, 10))
+    list(predict(model, image, folder, device="cpu"))
+    assert zarr.open(folder / "maps.zarr", mode="r")["0"].shape == (3, *shape)
+
+
+def test_nothing_is_predicted_outside_the_mask(model, cells, folder):
+    mask = np.zeros(cells.labels_ZYX.shape, bool)
+    mask[:, :20] = True
+    list(predict(model, cells.image, folder, device="cpu", mask_ZYX=mask))
+    maps = zarr.open(folder / "maps.zarr", mode="r")["0"][...]
+    assert not maps[:, :, 20:].any()
+    assert maps[:, :, :20].any()
+
+
+def test_a_stop_keeps_the_finished_slices(model, cells, folder):
+    events = list(
+        predict(model, cells.image, folder, device="cpu", should_stop=lambda: True)
+    )
+    assert events[-1].reason == "stopped"
+    assert not (folder / "instances.zarr").exists()
+
+
+def test_another_voxel_size_is_said(model, cells, folder):
+    image = Volume(cells.image.data, (40.0, 20.0, 20.0), "em")
+    events = list(predict(model, image, folder, device="cpu"))
+    notices = [e.message for e in events if isinstance(e, Notice)]
+    assert any("em are 40×20×20 nm" in m for m in notices)
+
+
+def test_thresholds_given_win_over_those_of_the_model(model, cells, folder):
+    nothing = build_config({"instances": {"mask": 1.0, "seed_mask": 1.0}}).instances
+    events = list(predict(model, cells.image, folder, device="cpu", instances=nothing))
+    assert events[-1].metrics["n_instances"] == 0
+
+
+def test_the_wrong_number_of_channels_is_refused(model, folder):
+    image = Volume(np.ones((2, 8, 16, 16), np.uint8), name="two")
+    with pytest.raises(DataError, match=r"two has 2 channels.*trained on 1"):
+        list(predict(model, image, folder, device="cpu"))
+
+
+def test_a_volume_too_large_to_segment_is_refused_before_work(
+    model, folder, monkeypatch
+):
+    monkeypatch.setattr("napari_volseg.inference.available_memory", lambda d: 10_000)
+    image = Volume(np.ones((20, 30, 30), np.uint8), name="huge")
+    with pytest.raises(DataError, match=r"huge needs about.*for instance \["):
+        list(predict(model, image, folder, device="cpu"))
+    assert not (folder / "maps.zarr").exists()
+
+
+def test_a_voxel_that_is_no_number_is_refused(model, folder):
+    data = np.ones((8, 16, 16), np.float32)
+    data[2, 3, 4] = np.inf
+    with pytest.raises(DataError, match="em has 1 voxels that are NaN or infinite"):
+        list(predict(model, Volume(data, name="em"), folder, device="cpu"))
+
+
+def test_a_mask_of_another_shape_is_refused(model, cells, folder):
+    with pytest.raises(DataError, match="the mask has the shape"):
+        list(
+            predict(
+                model,
+                cells.image,
+                folder,
+                device="cpu",
+                mask_ZYX=np.ones((2, 2, 2), bool),
+            )
+        )

@@ -1,0 +1,87 @@
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from napari_volseg.devices import Compute
+from napari_volseg.planning import plan_training
+from napari_volseg.probing import run_probe, trusted_compute
+from napari_volseg.runs import TrainingPair
+
+
+@pytest.fixture
+def plan(tiny_config, cells, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tree = tiny_config.model_copy(
+        update={
+            "optimization": tiny_config.optimization.model_copy(
+                update={"precision": "bf16-mixed"}
+            )
+        }
+    )
+    return plan_training(tree, [TrainingPair(cells, None)])
+
+
+@pytest.fixture
+def probes(monkeypatch):
+    """Stand in for the throw-away process: crash for what `crashes` says."""
+    asked = []
+
+    def start(crashes):
+        def run(command, *, input, **kwargs):  # noqa: A002
+            compute = Compute(**json.loads(input)["compute"])
+            asked.append(compute)
+            return SimpleNamespace(returncode=-11 if crashes(compute) else 0)
+
+        monkeypatch.setattr(subprocess, "run", run)
+        return asked
+
+    return start
+
+
+def test_a_format_that_survives_is_used_as_it_is(plan, probes):
+    probes(lambda compute: False)
+    assert trusted_compute(plan) == (plan.compute, None)
+
+
+def test_a_crash_costs_the_memory_format_first(plan, probes):
+    probes(lambda compute: compute.channels_last)
+    compute, notice = trusted_compute(plan)
+    assert (compute.precision, compute.channels_last) == ("bf16", False)
+    assert "cannot train this network" in notice
+
+
+def test_float32_is_the_last_resort(plan, probes):
+    probes(lambda compute: True)
+    compute, notice = trusted_compute(plan)
+    assert compute.precision == "32"
+    assert "float32" in notice
+
+
+def test_the_answer_is_remembered(plan, probes):
+    asked = probes(lambda compute: False)
+    trusted_compute(plan)
+    trusted_compute(plan)
+    assert len(asked) == 1
+
+
+def test_float32_needs_no_probe(plan, probes, tiny_config, cells):
+    asked = probes(lambda compute: True)
+    safe = plan_training(tiny_config, [TrainingPair(cells, None)])
+    assert trusted_compute(safe) == (safe.compute, None)
+    assert asked == []
+
+
+def test_the_probe_does_a_step_of_the_network_it_is_given(plan, monkeypatch):
+    texts = []
+
+    def run(command, *, input, **kwargs):  # noqa: A002
+        texts.append(input)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    trusted_compute(plan)
+    with pytest.raises(SystemExit) as ended:
+        run_probe(texts[0].decode())
+    assert ended.value.code == 0

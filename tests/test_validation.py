@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from napari_volseg.geometry import Box
+from napari_volseg.planning import HeldOut, plan_training
+from napari_volseg.previews import preview_region
+from napari_volseg.runs import TrainingPair
+from napari_volseg.validation import HeldOutVoxels, score_of
+
+
+class Oracle(nn.Module):
+    """Knows the mask: bright voxels, told apart by nothing but their distance."""
+
+    def forward(self, image):
+        inside = (image > 0.5).float()
+        depth = nn.functional.avg_pool3d(inside, 3, 1, 1)
+        maps = torch.cat([inside, 0 * inside, inside * depth], 1)
+        return (torch.logit(maps, 1e-3),)
+
+
+@pytest.fixture
+def pairs(make_cells):
+    return [
+        TrainingPair(make_cells((12, 64, 64), seed=s, name=f"v{s}"), None)
+        for s in range(2)
+    ]
+
+
+@pytest.fixture
+def plan(tiny_config, pairs):
+    return plan_training(tiny_config, pairs)
+
+
+def test_every_held_out_box_is_scored_once(plan, pairs):
+    assert len(plan.held_out) == 2
+    voxels = HeldOutVoxels(plan, pairs, plan.held_out)
+    maps = voxels.predict(Oracle())
+    metrics = voxels.score(maps, plan.config.instances)
+    expected = 0
+    for held in plan.held_out:
+        labels = pairs[held.pair].volume.labels_ZYX[held.box.slices]
+        sizes = np.bincount(labels.ravel())[1:]
+        expected += int((sizes >= plan.config.instances.min_size).sum())
+    assert metrics["n_true"] == expected
+    assert metrics["f1_50"] > 0.7
+
+
+def test_fitting_finds_thresholds_where_there_were_none(plan, pairs):
+    voxels = HeldOutVoxels(plan, pairs, plan.held_out)
+    maps = voxels.predict(Oracle())
+    start = plan.config.instances.model_copy(update={"seed_distance": 1.0})
+    assert voxels.score(maps, start)["ap"] == 0
+    assert voxels.score(maps, voxels.fit(maps, start))["ap"] > 0.5
+
+
+def test_boxes_of_different_sizes_are_told_apart(plan, pairs):
+    boxes = [
+        HeldOut(0, Box((0, 0, 0), (12, 40, 20))),
+        HeldOut(1, Box((4, 8, 0), (9, 64, 64))),
+    ]
+    voxels = HeldOutVoxels(plan, pairs, boxes)
+    maps = voxels.predict(Oracle())
+    assert maps.shape == (3, 12 + 1 + 5 + 1, 56, 64)
+    assert not maps[:, 12].any()
+
+
+def test_only_annotated_voxels_are_scored(plan, pairs):
+    volume = pairs[0].volume
+    annotated = np.zeros(volume.labels_ZYX.shape, bool)
+    annotated[:, :32] = True
+    half = [
+        TrainingPair(type(volume)(volume.image, volume.labels_ZYX, annotated), None)
+    ]
+    whole_box = [HeldOut(0, Box.whole(volume.labels_ZYX.shape))]
+    voxels = HeldOutVoxels(plan, half, whole_box)
+    metrics = voxels.score(voxels.predict(Oracle()), plan.config.instances)
+    assert metrics["n_true"] <= np.unique(volume.labels_ZYX[:, :32]).size - 1
+
+
+def test_equal_instances_are_told_apart_by_the_loss():
+    assert score_of({"ap": 0.5, "loss": 1.0}) > score_of({"ap": 0.5, "loss": 2.0})
+    assert score_of({"ap": 0.6, "loss": 2.0}) > score_of({"ap": 0.5, "loss": 1.0})
+
+
+def test_a_preview_box_is_cut_to_the_volume_and_to_what_is_quick(pairs):
+    size = (8, 16, 16)
+    assert preview_region((1, (2, 3, 4), (6, 10, 9)), pairs, size) == (
+        1,
+        Box((2, 3, 4), (6, 10, 9)),
+    )
+    pair, box = preview_region(None, pairs, size)
+    assert (pair, box.shape) == (0, (12, 32, 32))
+    assert preview_region((7, (0, 0, 0), (4, 4, 4)), pairs, size)[0] == 1
+    assert preview_region((0, (90, 90, 90), (99, 99, 99)), pairs, size)[1].size > 0
