@@ -64,11 +64,12 @@ def colour_labels(
     under
         Grey image of the slice, shown where there is no label and through it.
     """
-    coloured = colours[labels_YX]
+    coloured: RGB = colours[labels_YX]
     if under is None:
         return coloured
     strength = np.where(labels_YX[..., np.newaxis] > 0, 0.6, 0.0)
-    return (coloured * strength + under * (1 - strength)).astype(np.uint8)
+    mixed: RGB = (coloured * strength + under * (1 - strength)).astype(np.uint8)
+    return mixed
 
 
 def matching_colours(
