@@ -91,6 +91,8 @@ def test_a_preview_box_is_cut_to_the_volume_and_to_what_is_quick(pairs):
         Box((2, 3, 4), (6, 10, 9)),
     )
     pair, box = preview_region(None, pairs, size)
-    assert (pair, box.shape) == (0, (12, 32, 32))
+    assert (pair, box.shape) == (0, (8, 16, 16))
+    pair, box = preview_region((0, (0, 0, 0), (12, 64, 64)), pairs, size)
+    assert box.shape == (12, 32, 32)
     assert preview_region((7, (0, 0, 0), (4, 4, 4)), pairs, size)[0] == 1
     assert preview_region((0, (90, 90, 90), (99, 99, 99)), pairs, size)[1].size > 0

@@ -80,15 +80,23 @@ class Previewer:
 def preview_region(
     wanted: tuple[int, Size, Size] | None, pairs: Sequence[TrainingPair], size: Size
 ) -> tuple[int, Box]:
-    """Return the pair and box to preview: the one asked for, cut to what is quick."""
-    pair, start, stop = wanted or (0, (0, 0, 0), pairs[0].volume.image.shape_ZYX)
-    pair = min(max(0, pair), len(pairs) - 1)
-    shape = pairs[pair].volume.image.shape_ZYX
-    box = Box(start, tuple(max(a + 1, b) for a, b in zip(start, stop, strict=True)))  # type: ignore[arg-type]
-    box = box.clip(shape)
-    if box.size == 0:
-        box = Box.whole(shape)
-    edges = [min(n, 2 * p) for n, p in zip(box.shape, size, strict=True)]
+    """Return the pair and box to preview.
+
+    The box asked for, up to two patches long; by default one patch in the middle
+    of the first volume.
+    """
+    if wanted is None:
+        pair, longest = 0, size
+        box = Box.whole(pairs[0].volume.image.shape_ZYX)
+    else:
+        pair = min(max(0, wanted[0]), len(pairs) - 1)
+        longest = (2 * size[0], 2 * size[1], 2 * size[2])
+        shape = pairs[pair].volume.image.shape_ZYX
+        stop = tuple(max(a, b) for a, b in zip(wanted[1], wanted[2], strict=True))
+        box = Box(wanted[1], stop).clip(shape)  # type: ignore[arg-type]
+        if box.size == 0:
+            box = Box.whole(shape)
+    edges = [min(n, e) for n, e in zip(box.shape, longest, strict=True)]
     z, y, x = (
         a + (n - e) // 2 for a, n, e in zip(box.start, box.shape, edges, strict=True)
     )

@@ -20,16 +20,21 @@ from napari_volseg.geometry import Box
 from napari_volseg.instances import fit_thresholds, segment
 from napari_volseg.losses import map_loss
 from napari_volseg.metrics import evaluate
+from napari_volseg.networks import required_multiple
 from napari_volseg.planning import TrainPlan
 from napari_volseg.runs import TrainingPair
 from napari_volseg.targets import make_targets
-from napari_volseg.volume import LabelledVolume, intensity_range
+from napari_volseg.volume import LabelledVolume, Volume, intensity_range
 from napari_volseg.windows import plan_windows, predict_box
 
 __all__ = ["HeldOutVoxels", "predict_region", "score_of"]
 
 _GAP = 1
 """Empty slices between two packed boxes."""
+_CONTEXT = 8
+"""The network sees this part of a patch around a box."""
+_LARGEST_WINDOW = 2
+"""Windows for validation are at most this many patches long."""
 
 
 def score_of(metrics: dict[str, float]) -> float:
@@ -123,11 +128,32 @@ def predict_region(
     range_C2: NDArray[np.float32],
     box: Box,
 ) -> NDArray[np.uint8]:
-    """Return the maps of a box as a prediction of the whole volume would hold them."""
-    inference = plan.config.inference.model_copy(update={"flips": "none"})
-    windows = plan_windows(volume.image.shape_ZYX, plan.patch_size, inference, box)
+    """Return the maps of a box, seen with some context in as few windows as can be.
+
+    A prediction of the whole volume lays its windows elsewhere, so maps differ
+    slightly; its grid would cost a small box ten times as much.
+    """
+    shape = volume.image.shape_ZYX
+    context = [n // _CONTEXT for n in plan.patch_size]
+    outer = box.grow(context, shape)
+    multiple = required_multiple(plan.config.model, plan.pyramid)
+    z, y, x = (
+        min(-(-n // m) * m, _LARGEST_WINDOW * p)
+        for n, m, p in zip(outer.shape, multiple, plan.patch_size, strict=True)
+    )
+    inner = Box(
+        tuple(s.start for s in box.within(outer)),
+        tuple(s.stop for s in box.within(outer)),
+    )
+    inference = plan.config.inference.model_copy(
+        update={"flips": "none", "overlap": 0.25}
+    )
+    windows = plan_windows(outer.shape, (z, y, x), inference, inner)
+    part = Volume(
+        volume.image.read(outer.slices), volume.image.voxel_size, volume.image.name
+    )
     network.eval()
-    return predict_box(network, volume.image, range_C2, windows, plan.compute)
+    return predict_box(network, part, range_C2, windows, plan.compute)
 
 
 def _prepare(plan: TrainPlan, volume: LabelledVolume, box: Box) -> _Part:
