@@ -20,7 +20,8 @@ from napari_volseg.widgets.actions import (
     predict_newest,
     register_context_menu,
 )
-from napari_volseg.widgets.predict import PredictWidget, find_models, model_words
+from napari_volseg.widgets.modellist import find_models, model_words
+from napari_volseg.widgets.predict import PredictWidget
 
 VOXEL_SIZE = (30.0, 8.0, 8.0)
 RESULT = """

@@ -23,6 +23,8 @@ from napari_volseg.errors import DataError
 __all__ = ["Field", "field_bounds", "ignore_stray_wheel", "make_field"]
 
 _LARGEST = 2**31 - 1
+_NARROW = 72
+"""Pixels that a control needs at least; docks are narrow."""
 
 
 class Field:
@@ -115,6 +117,7 @@ def make_field(key: str, info: FieldInfo, value: Any) -> Field:
     if _is_optional(kind):
         field.native.setPlaceholderText("not set")  # type: ignore[attr-defined]
     field.native.setAccessibleName(key)
+    field.native.setMinimumWidth(_NARROW)
     ignore_stray_wheel(field.native)
     field.set_value(value)
     return field

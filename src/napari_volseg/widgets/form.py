@@ -21,7 +21,7 @@ from napari_volseg.widgets.fields import Field, make_field
 
 __all__ = ["TRAIN_SIMPLE", "ConfigForm"]
 
-_LABEL_WIDTH = 96
+_LABEL_WIDTH = 100
 """Pixels: one column of labels through a dock of several forms."""
 
 TRAIN_SIMPLE: Mapping[str, str] = {
@@ -82,6 +82,10 @@ class ConfigForm(QWidget):
         self._advanced.setDuration(0)
         self._advanced.setToolTip("All other settings of the run")
         self._advanced.toggled.connect(self._build_advanced)
+        for outer in (self._advanced, self._advanced.content()):
+            margins = outer.layout()
+            if margins is not None:
+                margins.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._advanced)
 
     def config(self) -> Config:
@@ -138,25 +142,26 @@ class ConfigForm(QWidget):
         if not is_open or self._is_built:
             return
         self._is_built = True
-        for section in self._sections:
-            keys = [
-                key
-                for key, _ in iter_fields(Config)
-                if key.startswith(f"{section}.")
-                and key not in self._simple
-                and not key.startswith(_FROM_LAYERS)
-            ]
-            rows = narrow_form()
-            group = ""
-            for key in keys:
-                path, _, name = key.rpartition(".")
-                if path != group:
-                    group = path
-                    rows.addRow(QLabel(f"<b>{_words(path)}</b>"))
-                self._add_row(rows, key, _words(name))
-            block = QWidget()
-            block.setLayout(rows)
-            self._advanced.addWidget(block)
+        rows = narrow_form()
+        group = ""
+        for key, _ in iter_fields(Config):
+            path, _, name = key.rpartition(".")
+            if not self._is_advanced(key):
+                continue
+            if path != group:
+                group = path
+                rows.addRow(QLabel(f"<b>{_words(path)}</b>"))
+            self._add_row(rows, key, _words(name))
+        block = QWidget()
+        block.setLayout(rows)
+        self._advanced.addWidget(block)
+
+    def _is_advanced(self, key: str) -> bool:
+        return (
+            key.split(".")[0] in self._sections
+            and key not in self._simple
+            and not key.startswith(_FROM_LAYERS)
+        )
 
     def _add_row(self, rows: QFormLayout, key: str, label: str) -> None:
         info = dict(iter_fields(Config))[key]

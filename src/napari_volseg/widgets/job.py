@@ -34,6 +34,7 @@ from napari_volseg.events import (
     Started,
     Validated,
 )
+from napari_volseg.runs import attach as find_worker
 from napari_volseg.runs import follow, launch, write_control
 from napari_volseg.widgets.curves import Curves
 from napari_volseg.widgets.layers import plain
@@ -123,7 +124,7 @@ class Job(QObject):
         self.curves = Curves()
         self.is_stopping = False
         self.keep_running = False
-        """Let the job go on when napari closes."""
+        """Whether the job goes on when napari closes; see `keep`."""
         self.window_is_gone = False
         self._viewer = weakref.ref(plain(viewer))
         self._changes: dict[str, Any] = {}
@@ -159,9 +160,10 @@ class Job(QObject):
         resume
             Continue from the last checkpoint of the folder.
         attach
-            Only follow a worker that is running already.
+            Only follow a worker that is running already, and leave it running.
         """
         _running.append(self)
+        self.keep_running = attach
         work = _Described(self._work, make_folder, resume, attach)
         work.words = self.title
         self._worker = create_worker(
@@ -203,6 +205,11 @@ class Job(QObject):
         self.is_stopping = True
         self.ask(stop=True, pause=False)
 
+    def keep(self, is_kept: bool) -> None:
+        """Let the job go on when napari closes or crashes, or no longer so."""
+        self.keep_running = is_kept
+        self.ask(detached=is_kept)
+
     def close(self, *_: object) -> None:
         """Let the job go on without napari, or stop it within ten seconds."""
         if self.keep_running and self.folder is not None:
@@ -238,7 +245,7 @@ class Job(QObject):
         if self.is_stopping:
             yield Finished("stopped", "stopped before it began", str(folder))
             return
-        worker = None if attach else launch(folder, resume=resume)
+        worker = find_worker(folder) if attach else launch(folder, resume=resume)
         for event in follow(folder, worker):
             self._tell(folder)
             if self._detach:

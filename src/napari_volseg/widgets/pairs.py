@@ -198,7 +198,7 @@ class AnnotatedChooser(QWidget):
         self.region = LayerCombo(viewer, (Shapes, Labels))
         self.region.setToolTip("The layer whose shapes or painted voxels count")
         self.slices = fit_narrow(QComboBox())
-        self.slices.addItems(["in the slice they are drawn in", "in all slices"])
+        self.slices.addItems(["in their own slice", "in all slices"])
         self.slices.setToolTip(
             "Shapes count in their own slice only, or in every slice of the volume"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +28,7 @@ from napari_volseg.runs import (
     create_prediction,
     default_runs_dir,
     is_run,
-    list_runs,
 )
-from napari_volseg.runs.folder import MODEL
 from napari_volseg.runs.log import LOG
 from napari_volseg.volume import Volume
 from napari_volseg.widgets.actions import open_dock, register_context_menu
@@ -51,17 +48,21 @@ from napari_volseg.widgets.messages import (
     scrolled,
     wrapped_label,
 )
+from napari_volseg.widgets.modellist import (
+    find_models,
+    model_identity,
+    model_words,
+)
 from napari_volseg.widgets.progressline import ProgressLine
 from napari_volseg.widgets.results import Delivery
 
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["PredictWidget", "find_models", "model_words"]
+__all__ = ["PredictWidget"]
 
 _SIMPLE = {"system.device": "Device"}
 _SECTIONS = ("inference", "instances")
-_MAX_MODELS = 30
 
 
 class PredictWidget(QWidget):
@@ -238,7 +239,9 @@ class PredictWidget(QWidget):
         ]
         paths = {model.path for model in models}
         models = [*models, *(m for m in browsed if m.path not in paths)]
-        if [_identity(m) for m in models] != [_identity(m) for m in self._models]:
+        if [model_identity(m) for m in models] != [
+            model_identity(m) for m in self._models
+        ]:
             self._fill(models)
             # A newer model is what people mean, unless they chose an older one.
             if chosen is not None and chosen.path != newest:
@@ -343,53 +346,8 @@ class PredictWidget(QWidget):
             self._check()
 
 
-def find_models() -> list[ModelInfo]:
-    """Return the models in the folder of runs, newest first, without damaged ones."""
-    runs = [run for run in list_runs(default_runs_dir()) if run.has_model]
-    paths = [run.folder / MODEL for run in runs]
-    paths.sort(key=_written, reverse=True)
-    models = []
-    for path in paths[:_MAX_MODELS]:
-        try:
-            models.append(read_model_info(path))
-        except DataError:
-            continue  # it cannot be used, and choosing it by hand says why
-    return models
-
-
-def model_words(model: ModelInfo, now: datetime | None = None) -> str:
-    """Return a model as name · score · age."""
-    score = "no score" if model.score is None else f"F1 {model.score:.2f}"
-    return f"{model.name} · {score} · {_age(model.created, now or datetime.now(UTC))}"
-
-
-def _age(created: str, now: datetime) -> str:
-    try:
-        minutes = (now - datetime.fromisoformat(created)).total_seconds() / 60
-    except (ValueError, TypeError):
-        return "age unknown"
-    if minutes < 2:
-        return "just now"
-    if minutes < 90:
-        return f"{minutes:.0f} min ago"
-    if minutes < 36 * 60:
-        return f"{minutes / 60:.0f} h ago"
-    return f"{minutes / 1440:.0f} days ago"
-
-
-def _written(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _identity(model: ModelInfo) -> tuple[Path, str, float | None]:
-    return model.path, model.created, model.score
-
-
 def _fit_words(layer: Image, model: ModelInfo) -> str:
-    size = f"{layer.name}: voxel {voxel_words(layer)}"
+    size = f"Voxel {voxel_words(layer)}"
     ratio = np.array(voxel_size(layer)) / np.array(model.voxel_size)
     if np.allclose(ratio, 1, rtol=0.05):
         return f"{size}, as the model"

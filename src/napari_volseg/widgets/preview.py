@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Labels, Layer, Shapes
 from qtpy.QtCore import QObject, QTimer
+from qtpy.QtWidgets import QWidget
 
 from napari_volseg.geometry import Box, Size
 from napari_volseg.runs.control import PreviewBox
+from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.job import Job, Preview
 from napari_volseg.widgets.layers import METADATA_KEY, Placement, placement, plain
 from napari_volseg.widgets.outputs import MAPS
@@ -27,6 +29,15 @@ _SETTLE_MS = 400
 _SHOWN_FIRST = ("boundary", "instances")
 
 
+class _Image:
+    """Where the image of a pair lay when the run began."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = weakref.ref(plain(layer))
+        self.shape_ZYX = _shape_ZYX(layer)
+        self.place = placement(layer)
+
+
 class LivePreview(QObject):
     """Shows the previews of a job and tells it where the user wants them.
 
@@ -35,15 +46,12 @@ class LivePreview(QObject):
     """
 
     def __init__(
-        self, viewer: Any, images: Sequence[Layer], job: Job, parent: QObject
+        self, viewer: Any, images: Sequence[Layer | None], job: Job, parent: QWidget
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._images = [weakref.ref(plain(image)) for image in images]
-        self._shapes = [_shape_ZYX(image) for image in images]
-        self._places = [placement(image) for image in images]
+        self._images = [None if image is None else _Image(image) for image in images]
         self._job = job
-        self._layers: dict[str, weakref.ref[Any]] = {}
         self._rectangle: weakref.ref[Shapes] | None = None
         self._asked: PreviewBox | None = None
         self._timer = QTimer(self)
@@ -52,60 +60,61 @@ class LivePreview(QObject):
         self._timer.timeout.connect(self._ask)
         job.preview.connect(self.show)
         job.finished.connect(self._cut)
-        viewer.dims.events.current_step.connect(self._settle)
-        parent.destroyed.connect(_disconnector(viewer, self._settle))
+        self._connections = Connections(parent)
+        self._connections.add(viewer.dims.events.current_step, self._settle)
 
     def show(self, preview: Preview) -> None:
         """Put a preview into its layers, making them when they are not there."""
         event = preview.event
-        if not 0 <= event.pair < len(self._images):
+        image = self._images[event.pair] if event.pair < len(self._images) else None
+        if image is None or any(np.greater(event.stop, image.shape_ZYX)):
             return
-        place = self._places[event.pair]
         if self._rectangle is None:
             self._asked = (event.pair, event.start, event.stop)
-            self._add_rectangle(event.start, event.stop, place)
+            self._add_rectangle(event.start, event.stop, image.place)
+        options = image.place.layer_options(event.start)
         for channel, role in enumerate(MAPS):
-            self._update(role, preview.maps_CZYX[channel], place, event.start)
-        self._update("instances", preview.instances_ZYX, place, event.start)
+            self._update(role, preview.maps_CZYX[channel], options)
+        self._update("instances", preview.instances_ZYX, options)
 
-    def _update(self, role: str, data: Any, place: Placement, start: Size) -> None:
-        options = place.layer_options(start)
-        layer = self._layers[role]() if role in self._layers else None
-        if layer is not None and layer in map(plain, self._viewer.layers):
+    def _update(self, role: str, data: Any, options: dict[str, Any]) -> None:
+        layer = self._find(f"{PREFIX}{role}")
+        if layer is not None:
             for name, value in options.items():
                 if not _equal(getattr(layer, name), value):
                     setattr(layer, name, value)
             layer.data = data
             return
-        options |= {
+        options = options | {
             "name": f"{PREFIX}{role}",
             "metadata": {METADATA_KEY: {"role": role, "preview": True}},
             "visible": role in _SHOWN_FIRST,
         }
-        # Layers of an earlier run in this viewer are taken over.
-        self._remove(f"{PREFIX}{role}")
         if role == "instances":
-            layer = self._viewer.add_labels(data, opacity=0.5, **options)
+            self._viewer.add_labels(data, opacity=0.5, **options)
         else:
             look = {k: v for k, v in MAPS[role].items() if k != "visible"}
-            layer = self._viewer.add_image(
-                data, contrast_limits=(0, 255), **look, **options
+            self._viewer.add_image(
+                data, contrast_limits=(0, 255), opacity=0.6, **look, **options
             )
-        self._layers[role] = weakref.ref(plain(layer))
         self._keep_active()
 
-    def _remove(self, name: str) -> None:
-        for layer in list(self._viewer.layers):
-            origin = layer.metadata.get(METADATA_KEY, {})
-            if layer.name == name and origin.get("preview"):
-                self._viewer.layers.remove(layer)
+    def _find(self, name: str) -> Any:
+        """Return our layer of that name, also of an earlier run in this viewer."""
+        for layer in map(plain, self._viewer.layers):
+            if layer.name == name and "preview" in layer.metadata.get(METADATA_KEY, {}):
+                return layer
+        return None
 
     def _add_rectangle(self, start: Size, stop: Size, place: Placement) -> None:
         (_, y0, x0), (_, y1, x1) = start, stop
         low = np.array([y0, x0]) - 0.5
         high = np.array([y1, x1]) - 0.5
         corners = [low, (low[0], high[1]), high, (high[0], low[1])]
-        self._remove(BOX_NAME)
+        layer = self._find(BOX_NAME)
+        if layer is not None:  # the user's box of an earlier run stays
+            self._follow_rectangle(layer)
+            return
         layer = self._viewer.add_shapes(
             [np.array(corners)],
             shape_type="rectangle",
@@ -116,14 +125,17 @@ class LivePreview(QObject):
             units=place.units[-2:],
             edge_color="yellow",
             face_color="transparent",
-            edge_width=max(1.0, float((high - low).max()) / 100),
+            edge_width=max(0.3, float((high - low).max()) / 300),
             metadata={METADATA_KEY: {"role": "box", "preview": True}},
         )
         layer.mode = "select"
-        shapes = plain(layer)
-        shapes.events.data.connect(self._settle)
-        self._rectangle = weakref.ref(shapes)
+        self._follow_rectangle(plain(layer))
         self._keep_active()
+
+    def _follow_rectangle(self, layer: Shapes) -> None:
+        self._connections.add(layer.events.data, self._settle)
+        self._rectangle = weakref.ref(layer)
+        self._settle()
 
     def _keep_active(self) -> None:
         """Leave the layer that the user paints on selected."""
@@ -147,21 +159,22 @@ class LivePreview(QObject):
 
     def box(self) -> PreviewBox | None:
         """Return the pair and box that the rectangle and the slice choose."""
-        layer = None if self._rectangle is None else self._rectangle()
-        if layer is None or not len(layer.data) or self._asked is None:
+        shapes = None if self._rectangle is None else self._rectangle()
+        if shapes is None or not len(shapes.data) or self._asked is None:
             return None
-        corners = np.asarray(layer.data[0], float)
-        world = np.array([layer.data_to_world(corner) for corner in corners])
+        corners = np.asarray(shapes.data[0], float)
+        world = np.array([shapes.data_to_world(corner) for corner in corners])
         z_world = float(self._viewer.dims.point[-3])
         pairs = [self._asked[0], *range(len(self._images))]
         for pair in pairs:
-            image = self._images[pair]()
-            if image is None:
+            image = self._images[pair]
+            layer = None if image is None else image.layer()
+            if image is None or layer is None:
                 continue
             voxels = np.array(
-                [_to_voxels(image, (z_world, *point[-2:])) for point in world]
+                [_to_voxels(layer, (z_world, *point[-2:])) for point in world]
             )
-            box = self._fit(voxels, self._shapes[pair])
+            box = self._fit(voxels, image.shape_ZYX)
             if box is not None:
                 return pair, box.start, box.stop
         return None
@@ -199,14 +212,7 @@ class LivePreview(QObject):
     def _cut(self, *_: object) -> None:
         self._timer.stop()
         self._job.preview.disconnect(self.show)
-        _disconnector(self._viewer, self._settle)()
-
-
-def _disconnector(viewer: Any, callback: Any) -> Any:
-    def disconnect(*_: object) -> None:
-        viewer.dims.events.current_step.disconnect(callback)
-
-    return disconnect
+        self._connections.close()
 
 
 def _shrink(start: int, stop: int, factor: float) -> tuple[int, int]:

@@ -127,7 +127,7 @@ class TrainingView(QWidget):
 
     def _keep(self, is_kept: bool) -> None:
         if self._job is not None:
-            self._job.keep_running = is_kept
+            self._job.keep(is_kept)
 
     def _tidy(self) -> None:
         job = self._job
@@ -140,7 +140,9 @@ class TrainingView(QWidget):
             widget.setVisible(job is not None)
         self.pause.setEnabled(not is_stopping)
         self.go_on.setEnabled(not is_stopping)
+        self.go_on.blockSignals(True)
         self.go_on.setChecked(job is not None and job.keep_running)
+        self.go_on.blockSignals(False)
         if is_stopping:
             self.bar.begin("stopping…")
             self.stop.setText("End now")

@@ -7,9 +7,11 @@ the run.
 
 from __future__ import annotations
 
+import json
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 
 from napari_volseg.runs import TrainingPair
+from napari_volseg.runs.folder import PAIRS
 from napari_volseg.runs.pairs import Role
 from napari_volseg.volume import (
     AnnotationRule,
@@ -33,7 +36,14 @@ from napari_volseg.widgets.layers import (
 from napari_volseg.widgets.messages import count_words
 from napari_volseg.widgets.regions import Region, capture_region
 
-__all__ = ["Annotated", "PairSnapshot", "capture_pair", "snapshot_words"]
+__all__ = [
+    "Annotated",
+    "PairSnapshot",
+    "capture_pair",
+    "lock_layers",
+    "pair_names",
+    "snapshot_words",
+]
 
 COPY_AT_ONCE = 32 * 2**20
 """Bytes that may be copied on the GUI thread: about 10 ms."""
@@ -128,6 +138,37 @@ def _copied(data: Any) -> Any:
     if isinstance(data, np.ndarray) and data.nbytes <= COPY_AT_ONCE:
         return data.copy()
     return data
+
+
+def lock_layers(snapshots: Sequence[PairSnapshot]) -> Callable[..., None]:
+    """Keep layers that were too large to copy from being painted on.
+
+    Returns what lets go of them again; calling it twice does no harm.
+    """
+    locked = []
+    for snapshot in snapshots:
+        layer = None if snapshot.locked is None else snapshot.locked()
+        if layer is not None and layer.editable:
+            layer.editable = False
+            locked.append(snapshot.locked)
+
+    def unlock(*_: object) -> None:
+        while locked:
+            reference = locked.pop()
+            layer = None if reference is None else reference()
+            if layer is not None:
+                layer.editable = True
+
+    return unlock
+
+
+def pair_names(folder: Path) -> list[str]:
+    """Return the names of a run's images in order; none for a damaged run."""
+    try:
+        pairs = json.loads((folder / PAIRS).read_text("utf-8"))["pairs"]
+        return [str(pair["name"]) for pair in pairs]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def snapshot_words(snapshots: Sequence[tuple[PairSnapshot, Role]]) -> str:

@@ -65,6 +65,7 @@ def _make_control(name: str, info: FieldInfo, report: Callable[[], None]) -> QWi
         control.setKeyboardTracking(False)
     control.setToolTip(info.description or "")
     control.setAccessibleName(name.replace("_", " "))
+    control.setMinimumWidth(72)
     ignore_stray_wheel(control)
     control.valueChanged.connect(lambda *_: report())
     return control  # type: ignore[no-any-return]

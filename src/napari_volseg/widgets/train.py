@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image, Layer
+from napari.layers import Layer
 from napari.qt.threading import create_worker
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
@@ -27,6 +27,7 @@ from napari_volseg.runs.log import LOG
 from napari_volseg.runs.pairs import Role
 from napari_volseg.widgets.actions import open_dock, register_context_menu
 from napari_volseg.widgets.combos import fit_narrow
+from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.form import TRAIN_SIMPLE, ConfigForm, add_row, narrow_form
 from napari_volseg.widgets.job import Job, running_job
 from napari_volseg.widgets.messages import (
@@ -38,7 +39,12 @@ from napari_volseg.widgets.messages import (
 from napari_volseg.widgets.pairs import AnnotatedChooser, PairList
 from napari_volseg.widgets.preview import LivePreview
 from napari_volseg.widgets.runview import TrainingView
-from napari_volseg.widgets.snapshots import PairSnapshot, snapshot_words
+from napari_volseg.widgets.snapshots import (
+    PairSnapshot,
+    lock_layers,
+    pair_names,
+    snapshot_words,
+)
 
 if TYPE_CHECKING:
     import napari
@@ -85,7 +91,6 @@ class TrainWidget(QWidget):
         self._viewer: Any = viewer
         self._job: Job | None = None
         self._preview: LivePreview | None = None
-        self._locked: list[Any] = []
         self._found: RunSummary | None = None
         self._make_widgets()
         self._lay_out()
@@ -94,7 +99,7 @@ class TrainWidget(QWidget):
         register_context_menu()
         job = running_job(viewer, "train")
         if job is not None:
-            self._attach(job, [])
+            self._attach(job, self._images_of(job.folder))
         else:
             self._look_for_runs()
         self._tidy()
@@ -155,9 +160,10 @@ class TrainWidget(QWidget):
         self._count_later = QTimer(self)
         self._count_later.setSingleShot(True)
         self._count_later.setInterval(600)
-        self._count_later.timeout.connect(self._count)
-        self.pairs.changed.connect(self._check)
-        self.annotated.changed.connect(self._check)
+        self._count_later.timeout.connect(self._check_and_count)
+        self._watched = Connections(self)
+        self.pairs.changed.connect(self._watch_layers)
+        self.annotated.changed.connect(self._watch_layers)
         self.form.changed.connect(self._check)
         self.preset.activated.connect(self._choose_preset)
         self.train.clicked.connect(self.start)
@@ -196,11 +202,28 @@ class TrainWidget(QWidget):
         )
         return config.model_copy(update={"data": data}), snapshots
 
+    def _watch_layers(self) -> None:
+        """Look again when the chosen layers are painted on or moved."""
+        self._watched.close()
+        layers = [layer for pair in self.pairs.layers() for layer in pair[:2]]
+        for layer in [*layers, self.annotated.region.layer()]:
+            for name in ("paint", "data", "scale", "translate", "units"):
+                if layer is not None and name in layer.events:
+                    self._watched.add(getattr(layer.events, name), self._look_later)
+        self._check()
+        self._look_later()
+
+    def _look_later(self, event: object = None) -> None:
+        self._count_later.start()
+
+    def _check_and_count(self) -> None:
+        self._check()
+        self._count()
+
     def _check(self) -> None:
         """Say at once what keeps Train from starting."""
         if self._job is not None:
             return
-        self._count_later.start()
         try:
             self._capture(copy=False)
         except DataError as error:
@@ -211,7 +234,8 @@ class TrainWidget(QWidget):
             return
         self.train.setEnabled(True)
         self.train.setToolTip("Start the training in a process of its own")
-        self.counted.setText("")
+        if not self.counted.text().endswith(("instance", "instances")):
+            self.counted.setText("")
         self.next.setText(_NEXT["ready"])
 
     def _count(self) -> None:
@@ -243,15 +267,12 @@ class TrainWidget(QWidget):
         except DataError as error:
             self.message.show_error(str(error))
             return
-        for snapshot, _ in snapshots:
-            layer = None if snapshot.locked is None else snapshot.locked()
-            if layer is not None and layer.editable:
-                layer.editable = False
-                self._locked.append(snapshot.locked)
         name = self.name.text().strip() or config.experiment_name
         job = Job(self._viewer, "train", f"VolSeg training '{name}'")
-        images = [image for image, _, _ in self.pairs.layers() if image is not None]
-        self._attach(job, images)
+        unlock = lock_layers([snapshot for snapshot, _ in snapshots])
+        job.ready.connect(unlock)
+        job.finished.connect(unlock)
+        self._attach(job, [image for image, _, _ in self.pairs.layers()])
         job.start(partial(_make_run, config, snapshots, name))
 
     def _resume(self) -> None:
@@ -259,16 +280,19 @@ class TrainWidget(QWidget):
         if found is None or self._job is not None:
             return
         job = Job(self._viewer, "train", f"VolSeg training '{found.name}'")
-        images = [image for image, _, _ in self.pairs.layers() if image is not None]
-        self._attach(job, images)
+        self._attach(job, self._images_of(found.folder))
         is_running = found.state == "running"
         job.start(partial(Path, found.folder), resume=not is_running, attach=is_running)
 
-    def _attach(self, job: Job, images: Sequence[Image | Layer]) -> None:
+    def _images_of(self, folder: Path | None) -> list[Layer | None]:
+        """Return the image layers that have the names of a run's images."""
+        layers = {layer.name: layer for layer in self.pairs.rows[0].image.layers()}
+        names = [] if folder is None else pair_names(folder)
+        return [layers.get(name) for name in names]
+
+    def _attach(self, job: Job, images: Sequence[Layer | None]) -> None:
         self._job = job
-        if images:
-            self._preview = LivePreview(self._viewer, images, job, self)
-        job.ready.connect(self._unlock)
+        self._preview = LivePreview(self._viewer, images, job, self)
         job.finished.connect(self._finish)
         self.view.follow(job)
         self.message.clear()
@@ -279,17 +303,9 @@ class TrainWidget(QWidget):
         if self._job is not None:
             self._job.watch_window(self)
 
-    def _unlock(self, *_: object) -> None:
-        for reference in self._locked:
-            layer = reference()
-            if layer is not None:
-                layer.editable = True
-        self._locked.clear()
-
     def _finish(self, result: Finished) -> None:
         job = self._job
         self._job = None
-        self._unlock()
         log = None if job is None or job.folder is None else job.folder / LOG
         if result.reason == "failed":
             self.message.show_error(result.message, log)
