@@ -23,7 +23,7 @@ from napari.utils import cancelable_progress
 from napari.utils.notifications import notification_manager
 from numpy.typing import NDArray
 from qtpy.QtCore import QCoreApplication, QObject, QThreadPool, Signal
-from qtpy.QtWidgets import QMainWindow, QWidget
+from qtpy.QtWidgets import QLabel, QMainWindow, QWidget
 
 from napari_volseg.errors import DataError
 from napari_volseg.events import (
@@ -189,6 +189,7 @@ class Job(QObject):
             window = window.parentWidget()
         if window is not None:
             window.destroyed.connect(self._lose_window)
+            _hold_spinner(window)
 
     def _lose_window(self, *_: object) -> None:
         self.window_is_gone = True
@@ -322,6 +323,18 @@ class Job(QObject):
         if bar.total != progress.total:
             bar.total = progress.total
         bar.update(max(0, progress.step - bar.n))
+
+
+def _hold_spinner(window: QWidget) -> None:
+    """Stop the animation beside *activity* while our bar tells the progress.
+
+    It repaints the whole window ten times a second, each some 40 ms where OpenGL
+    runs in software. napari starts it again for the next one who needs it.
+    """
+    for label in window.findChildren(QLabel):
+        movie = label.movie()
+        if movie is not None:
+            movie.setPaused(True)
 
 
 def running_job(viewer: Any, kind: Kind) -> Job | None:

@@ -49,6 +49,7 @@ class _Plot(QWidget):
         self._timer.timeout.connect(self.redraw)
         self._connections = Connections(self)
         self._connections.add(viewer.events.theme, self._change_theme)
+        self._theme = ""
 
     def later(self) -> None:
         """Draw soon; many calls draw once."""
@@ -59,17 +60,26 @@ class _Plot(QWidget):
         self.later()
 
     def redraw(self) -> None:
-        """Draw now, with the colours of the theme."""
-        theme = get_theme(self._viewer.theme)
-        text, grid = theme.text.as_rgb_tuple(), theme.secondary.as_rgb_tuple()
-        for side in ("left", "bottom", "right"):
-            axis = self.canvas.getAxis(side)
-            axis.setPen(pg.mkPen(grid))
-            axis.setTextPen(pg.mkPen(text))
-        self.draw(pg.mkColor(text), pg.mkColor(theme.current.as_rgb_tuple()))
+        """Draw now, in the colours of the theme."""
+        if self._theme != self._viewer.theme:
+            self._theme = str(self._viewer.theme)
+            theme = get_theme(self._theme)
+            text, grid = theme.text.as_rgb_tuple(), theme.secondary.as_rgb_tuple()
+            for side in ("left", "bottom", "right"):
+                axis = self.canvas.getAxis(side)
+                axis.setPen(pg.mkPen(grid))
+                axis.setTextPen(pg.mkPen(text))
+            self.style_content(
+                pg.mkColor(text), pg.mkColor(theme.current.as_rgb_tuple())
+            )
+        self.draw()
 
-    def draw(self, text: Any, accent: Any) -> None:
-        """Draw the content in the theme's text and accent colours."""
+    def style_content(self, text: Any, accent: Any) -> None:
+        """Take the theme's text and accent colours."""
+        raise NotImplementedError
+
+    def draw(self) -> None:
+        """Draw the content."""
         raise NotImplementedError
 
 
@@ -97,16 +107,19 @@ class CurvePlot(_Plot):
         self._right.addItem(self._dots)
         plot.getViewBox().sigResized.connect(self._align)
 
-    def draw(self, text: Any, accent: Any) -> None:
-        """Draw both curves and a legend in words: the axis labels."""
+    def style_content(self, text: Any, accent: Any) -> None:
+        """Colour each curve and its axis alike, which is the legend."""
         plot = self.canvas.getPlotItem()
         plot.getAxis("left").setLabel("loss", color=text.name())
         plot.getAxis("right").setLabel("F1", color=accent.name())
         plot.getAxis("right").setTextPen(pg.mkPen(accent))
-        self.setVisible(bool(self.curves.loss))
-        self._loss.setPen(pg.mkPen(text, width=1.5))
+        self._loss.setPen(pg.mkPen(text))  # wider pens take ten times as long
         self._score.setPen(pg.mkPen(accent, width=2))
         self._dots.setBrush(pg.mkBrush(accent))
+
+    def draw(self) -> None:
+        """Draw both curves; hide the plot while there is nothing to see."""
+        self.setVisible(bool(self.curves.loss))
         _set(self._loss, self.curves.loss)
         _set(self._score, self.curves.score)
         _set(self._dots, self.curves.score)
@@ -133,6 +146,7 @@ class ProfilePlot(_Plot):
         layout.addWidget(self._legend)
         self.canvas.setYRange(0, 1, padding=0.05)
         self._lines = {role: self.canvas.plot() for role in _ROLES}
+        self._colours: dict[str, str] = {}
 
     def show_profile(
         self, positions: NDArray[Any], values: Mapping[str, NDArray[Any]], unit: str
@@ -142,14 +156,20 @@ class ProfilePlot(_Plot):
         self.unit = unit
         self.later()
 
-    def draw(self, text: Any, accent: Any) -> None:
-        """Draw the lines in the colours of the maps, and name them below."""
-        colours = {role: _MAP_COLOURS.get(role, text.name()) for role in _ROLES}
-        names = (f'<span style="color:{c}">{r}</span>' for r, c in colours.items())
-        self._legend.setText(f"{' · '.join(names)} along the line in {self.unit}")
+    def style_content(self, text: Any, accent: Any) -> None:
+        """Take the colours of the maps; the mask, which is grey, that of the text."""
+        self._colours = {role: _MAP_COLOURS.get(role, text.name()) for role in _ROLES}
         for role, line in self._lines.items():
-            line.setPen(pg.mkPen(colours[role], width=1.5))
-            if self.profile is not None:
+            line.setPen(pg.mkPen(self._colours[role], width=1.5))
+
+    def draw(self) -> None:
+        """Draw the lines, and name them below."""
+        names = (
+            f'<span style="color:{c}">{r}</span>' for r, c in self._colours.items()
+        )
+        self._legend.setText(f"{' · '.join(names)} along the line in {self.unit}")
+        if self.profile is not None:
+            for role, line in self._lines.items():
                 line.setData(self.profile[0], self.profile[1][role])
 
 
@@ -172,16 +192,18 @@ class SizePlot(_Plot):
         self._sizes = sizes
         self.later()
 
-    def draw(self, text: Any, accent: Any) -> None:
-        """Draw the bars."""
+    def style_content(self, text: Any, accent: Any) -> None:
+        """Draw the bars in the accent colour."""
+        self._bars.setOpts(brush=accent, pen=None)
+
+    def draw(self) -> None:
+        """Draw the bars over a logarithmic axis."""
         counts, edges = np.histogram(np.log10(np.maximum(self._sizes, 1)), bins=24)
         powers = range(int(edges[0]), int(edges[-1]) + 2)
         major = [(power, f"{10**power:,}") for power in powers]
         minor = [(power + np.log10(3), f"{3 * 10**power:,}") for power in powers]
         self.canvas.getAxis("bottom").setTicks([major, minor])
-        self._bars.setOpts(
-            x0=edges[:-1], x1=edges[1:], height=counts, brush=accent, pen=None
-        )
+        self._bars.setOpts(x0=edges[:-1], x1=edges[1:], height=counts)
 
 
 def _set(item: Any, points: Sequence[tuple[float, float]]) -> None:

@@ -53,7 +53,7 @@ from napari_volseg.widgets.modellist import (
     model_identity,
     model_words,
 )
-from napari_volseg.widgets.progressline import ProgressLine
+from napari_volseg.widgets.progressline import REFRESH_MS, ProgressLine
 from napari_volseg.widgets.results import Delivery
 
 if TYPE_CHECKING:
@@ -74,6 +74,10 @@ class PredictWidget(QWidget):
         self._job: Job | None = None
         self._models: list[ModelInfo] = []
         self._is_asked = False
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(REFRESH_MS)
+        self._later.timeout.connect(self._show_progress)
         self._make_widgets()
         self._lay_out()
         self.image.layer_changed.connect(self._check)
@@ -308,14 +312,19 @@ class PredictWidget(QWidget):
 
     def _show_event(self, event: Event) -> None:
         if isinstance(event, Progress):
-            if self._job is not None and not self._job.is_stopping:
-                self.bar.show_progress(event)
+            if not self._later.isActive():
+                self._later.start()
         elif isinstance(event, Started):
             gigabytes = event.memory_bytes / 2**30
             words = f"On {event.device}, about {gigabytes:.1f} GB of memory"
             self.next.setText(f"{words}. What next? Go on painting meanwhile.")
         elif isinstance(event, Notice):
             self.message.show_text(event.message)
+
+    def _show_progress(self) -> None:
+        job = self._job
+        if job is not None and job.progress is not None and not job.is_stopping:
+            self.bar.show_progress(job.progress)
 
     def _finish(self, result: Finished) -> None:
         job, self._job = self._job, None

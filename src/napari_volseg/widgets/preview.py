@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ MAX_VOXELS = 2 * 2**20
 """A larger box would take the time that training needs."""
 
 _SETTLE_MS = 400
+_STEP_MS = 20
 _SHOWN_FIRST = ("boundary", "instances")
 
 
@@ -58,6 +60,10 @@ class LivePreview(QObject):
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
         self._timer.timeout.connect(self._ask)
+        self._steps_left: list[Callable[[], None]] = []
+        self._stepper = QTimer(self)
+        self._stepper.setInterval(_STEP_MS)
+        self._stepper.timeout.connect(self._step)
         job.preview.connect(self.show)
         job.finished.connect(self._cut)
         self._connections = Connections(parent)
@@ -73,9 +79,19 @@ class LivePreview(QObject):
             self._asked = (event.pair, event.start, event.stop)
             self._add_rectangle(event.start, event.stop, image.place)
         options = image.place.layer_options(event.start)
-        for channel, role in enumerate(MAPS):
-            self._update(role, preview.maps_CZYX[channel], options)
-        self._update("instances", preview.instances_ZYX, options)
+        arrays = [*preview.maps_CZYX, preview.instances_ZYX]
+        self._steps_left = [
+            partial(self._update, role, array, options)
+            for role, array in zip((*MAPS, "instances"), arrays, strict=True)
+        ]
+        self._stepper.start()
+
+    def _step(self) -> None:
+        """Update one layer at a time, so that napari answers in between."""
+        if self._steps_left:
+            self._steps_left.pop(0)()
+        else:
+            self._stepper.stop()
 
     def _update(self, role: str, data: Any, options: dict[str, Any]) -> None:
         layer = self._find(f"{PREFIX}{role}")

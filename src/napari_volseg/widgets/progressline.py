@@ -7,15 +7,23 @@ from qtpy.QtWidgets import QProgressBar
 from napari_volseg.events import Progress
 from napari_volseg.widgets.messages import duration_words
 
-__all__ = ["ProgressLine", "done_share"]
+__all__ = ["REFRESH_MS", "ProgressLine", "done_share"]
+
+REFRESH_MS = 1000
+"""How often a dock shows what a job says: each repaint makes napari's window late."""
 
 
 class ProgressLine(QProgressBar):
     """A progress bar that also says how long it will take."""
 
     def begin(self, text: str) -> None:
-        """Show that work goes on whose length is not known."""
-        self.setRange(0, 0)
+        """Show that work goes on whose length is not known.
+
+        Without the animation of a busy bar: where OpenGL runs in software, each of
+        its frames costs napari's event loop some 40 ms.
+        """
+        self.setRange(0, 1000)
+        self.setValue(0)
         self.setFormat(text)
         self.setAccessibleDescription(text)
 

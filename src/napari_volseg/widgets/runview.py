@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QHBoxLayout,
@@ -16,7 +17,7 @@ from napari_volseg.events import Event, Finished, Notice, Progress, Started, Val
 from napari_volseg.widgets.job import Job
 from napari_volseg.widgets.messages import wrapped_label
 from napari_volseg.widgets.plot import CurvePlot
-from napari_volseg.widgets.progressline import ProgressLine
+from napari_volseg.widgets.progressline import REFRESH_MS, ProgressLine
 
 __all__ = ["TrainingView", "progress_words"]
 
@@ -30,6 +31,10 @@ class TrainingView(QWidget):
         self._best: float | None = None
         self._score: float | None = None
         self._progress: Progress | None = None
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(REFRESH_MS)
+        self._later.timeout.connect(self._refresh)
         self.bar = ProgressLine()
         self.status = wrapped_label("")
         self.notice = wrapped_label("")
@@ -63,7 +68,6 @@ class TrainingView(QWidget):
         self.notice.hide()
         self.status.clear()
         self.plot.curves = job.curves
-        self.plot.later()
         self.bar.begin("starting…")
         self._tidy()
         if job.started is not None:
@@ -72,6 +76,7 @@ class TrainingView(QWidget):
             self.show_event(job.validated)
         if job.progress is not None:
             self.show_event(job.progress)
+        self._refresh()
         job.event.connect(self.show_event)
         job.finished.connect(self.end)
 
@@ -82,8 +87,6 @@ class TrainingView(QWidget):
                 self.bar.setToolTip(f"On {event.device}")
             case Progress():
                 self._progress = event
-                if not (self._job is not None and self._job.is_stopping):
-                    self.bar.show_progress(event)
             case Validated():
                 self._score = event.metrics.get("f1_50")
                 if event.best:
@@ -93,8 +96,16 @@ class TrainingView(QWidget):
                 self.notice.show()
             case _:
                 return
+        if not self._later.isActive():
+            self._later.start()
+
+    def _refresh(self) -> None:
+        """Show all at once, so that the window is painted once."""
+        is_stopping = self._job is not None and self._job.is_stopping
+        if self._job is not None and self._progress is not None and not is_stopping:
+            self.bar.show_progress(self._progress)
         self.status.setText(self._words())
-        self.plot.later()
+        self.plot.redraw()
 
     def end(self, result: Finished) -> None:
         """Show that nothing runs any more; the curves stay."""
@@ -102,6 +113,8 @@ class TrainingView(QWidget):
             self._job.event.disconnect(self.show_event)
             self._job.finished.disconnect(self.end)
             self._job = None
+        self._later.stop()
+        self._refresh()
         self.bar.setRange(0, 1)
         self.bar.setValue(0 if result.reason == "failed" else 1)
         self.bar.setFormat(result.reason)
