@@ -9,7 +9,8 @@ shift
 workers=$("$python" -c 'import os; print(min(4, os.cpu_count() or 1))')
 # One thread a process: two processes of two threads each thrash two cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-set -- -m pytest -q -n "$workers" --dist loadgroup "$@"
+set -- -m pytest -q -n "$workers" --dist loadgroup \
+  --durations=10 --durations-min=5 "$@"
 
 if command -v xvfb-run >/dev/null 2>&1; then
   exec xvfb-run -a -s "-screen 0 1600x1000x24" "$python" "$@"
