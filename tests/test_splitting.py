@@ -57,3 +57,12 @@ def test_the_only_object_is_not_held_out():
 def test_the_guard_gap_follows_the_patch_and_leaves_a_single_slice_alone():
     assert guard_gap((32, 128, 128)) == (2, 8, 8)
     assert guard_gap((1, 64, 64)) == (0, 4, 4)
+
+
+def test_of_a_large_volume_no_more_is_held_out_than_is_quick_to_predict():
+    labels = np.zeros((200, 400, 400), np.uint8)
+    labels[::10, ::10, ::10] = 1
+    labels[5::10, 5::10, 5::10] = 2
+    labels[0, 0, 0] = 3
+    box = choose_validation_box(_volume(labels), 0.5)
+    assert 2_000_000 < box.size <= 4_000_000

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ __all__ = ["annotated_box", "choose_validation_box", "guard_gap"]
 
 _GRID = 4
 """Candidate positions of the held-out box along each of its two cut axes."""
+_MAX_VOXELS = 4_000_000
+"""Most that is held out of one volume: it is predicted after every epoch."""
 _MAX_SAMPLE = 2_000_000
 
 
@@ -46,7 +49,8 @@ def choose_validation_box(volume: LabelledVolume, fraction: float) -> Box | None
     """Choose the part of a volume whose objects are most like the whole.
 
     The box spans the shortest axis of the annotation and takes the square root
-    of `fraction` of each of the two others, so that it cuts few objects. Among
+    of `fraction` of each of the two others, so that it cuts few objects, but never
+    holds more than four million voxels. Among
     the candidate positions the one is taken whose density, object size and
     share of foreground come nearest to those of the whole annotation.
 
@@ -64,6 +68,8 @@ def choose_validation_box(volume: LabelledVolume, fraction: float) -> Box | None
         n if axis == shortest else max(1, round(n * fraction**0.5))
         for axis, n in enumerate(outer.shape)
     ]
+    shrink = min(1.0, (_MAX_VOXELS / prod(edges)) ** (1 / 3))
+    edges = [max(1, int(e * shrink)) for e in edges]
     starts = [
         sorted({round((n - e) * i / (_GRID - 1)) for i in range(_GRID)})
         for n, e in zip(outer.shape, edges, strict=True)
