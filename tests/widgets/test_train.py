@@ -260,7 +260,7 @@ def test_the_preview_is_updated_in_place_and_follows_the_box(
     )
     image, _ = add_pair(viewer, translate=(30, 80, 0))
     dock.start()
-    qtbot.waitUntil(lambda: BOX_NAME in viewer.layers, timeout=10_000)
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=10_000)
     names = [f"preview: {r}" for r in ("mask", "boundary", "distance", "instances")]
     layers = {name: viewer.layers[name] for name in names}
     mask = layers["preview: mask"]
