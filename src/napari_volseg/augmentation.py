@@ -67,7 +67,7 @@ def augment(
         image = _change_intensity(image, rng)
     if rng.random() < config.noise:
         noise = rng.standard_normal(image.shape, dtype=np.float32)
-        image += noise * np.float32(rng.uniform(0.01, 0.1))
+        image += noise * np.float32(rng.uniform(0.01, 0.2))
     if rng.random() < config.missing_section and image.shape[1] > 4:
         start = int(rng.integers(0, image.shape[1] - 1))
         image[:, start : start + int(rng.integers(1, 3))] = rng.uniform(0, 1)
@@ -118,7 +118,7 @@ def _shift_section(patch: Patch, rng: Generator) -> Patch:
 def _change_intensity(
     image: NDArray[np.float32], rng: Generator
 ) -> NDArray[np.float32]:
-    contrast, brightness = rng.uniform(0.75, 1.3), rng.uniform(-0.15, 0.15)
+    contrast, brightness = rng.uniform(0.65, 1.5), rng.uniform(-0.2, 0.2)
     gamma = np.exp(rng.uniform(-0.3, 0.3))
     image = (image - 0.5) * np.float32(contrast) + np.float32(0.5 + brightness)
     return np.sign(image) * np.abs(image) ** np.float32(gamma)

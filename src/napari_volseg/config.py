@@ -107,8 +107,8 @@ class DataConfig(_Section):
     """Size (z, y, x) in voxels of the crops the network learns from."""
     pad_size: PadSize = (0, 0, 0)
     """Reflected margin (z, y, x) in voxels around each training image."""
-    percentiles: tuple[Fraction, Fraction] = (0.005, 0.995)
-    """Quantiles of the whole image that are mapped to 0 and 1."""
+    percentiles: tuple[Fraction, Fraction] = (0.05, 0.95)
+    """Quantiles of the whole image that are mapped to 0 and 1; values beyond are compressed."""
     iter_num_per_epoch: PositiveInt = 1280
     """Patches drawn per epoch."""
     foreground: Fraction = 0.7
@@ -120,7 +120,7 @@ class DataConfig(_Section):
     @model_validator(mode="after")
     def _check_percentiles(self) -> DataConfig:
         if self.percentiles[0] >= self.percentiles[1]:
-            raise ValueError("percentiles must rise, for instance [0.005, 0.995]")
+            raise ValueError("percentiles must rise, for instance [0.05, 0.95]")
         return self
 
 

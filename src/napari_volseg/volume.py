@@ -251,10 +251,14 @@ def normalise(
 ) -> NDArray[np.float32]:
     """Map each channel's range to [0, 1]; a constant channel becomes 0.
 
-    Values beyond the range are kept up to one range's width and clipped there.
+    Beyond the range, values grow with the logarithm of their distance, so that a
+    few very bright voxels neither squeeze the others nor become all alike.
     """
     low = range_C2[:, 0].reshape(-1, 1, 1, 1)
     width = (range_C2[:, 1] - range_C2[:, 0]).reshape(-1, 1, 1, 1)
     scale = np.where(width > 0, 1 / np.where(width > 0, width, 1), 0)
     result = (array_CZYX.astype(np.float32) - low) * scale.astype(np.float32)
-    return np.clip(result, -1, 2, out=result)
+    beyond = np.maximum(result - 1, 0) - np.maximum(-result, 0)
+    np.clip(result, 0, 1, out=result)
+    result += np.sign(beyond) * np.log1p(np.abs(beyond))
+    return result
