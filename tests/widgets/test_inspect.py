@@ -14,6 +14,8 @@ from napari_volseg.geometry import Box
 from napari_volseg.io import write_hdf5
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.inspect import LINE_NAME, InspectWidget
+from napari_volseg.widgets.layers import placement
+from napari_volseg.widgets.outputs import add_instances
 from napari_volseg.widgets.predictions import box_around, view_box
 from napari_volseg.widgets.profiles import sample_profile
 from napari_volseg.widgets.thresholds import ThresholdPanel
@@ -36,12 +38,30 @@ def maps() -> Any:
 
 @pytest.fixture
 def dock(viewer: Any, maps: Any, tmp_path: Path, qtbot: Any) -> InspectWidget:
+    """A dock on maps from a file and on instances that were made before."""
     path = tmp_path / "out.h5"
     write_hdf5(path, {"maps": maps}, (30, 8, 8))
-    viewer.open(path, plugin="napari-volseg")
+    mask = viewer.open(path, plugin="napari-volseg")[0]
+    origin = {**mask.metadata["napari-volseg"]}
+    instances = (maps[2] > 0).astype(np.int32) * (1 + (np.arange(40) > 19))
+    add_instances(viewer, instances, placement(mask), "out · ", origin)
     widget: InspectWidget = open_dock(viewer, "Inspect")
     qtbot.waitUntil(lambda: "2 instances" in widget.count.text(), timeout=TIMEOUT)
     return widget
+
+
+def test_maps_without_instances_get_them_at_once(
+    viewer: Any, maps: Any, tmp_path: Path, qtbot: Any, workers: Callable[[], list[Any]]
+) -> None:
+    write_hdf5(tmp_path / "out.h5", {"maps": maps}, (30, 8, 8))
+    viewer.open(tmp_path / "out.h5", plugin="napari-volseg")
+    dock = open_dock(viewer, "Inspect")
+    qtbot.waitUntil(lambda: "2 instances" in dock.count.text(), timeout=TIMEOUT)
+    assert workers()
+    with qtbot.waitSignal(dock.destroyed, timeout=10_000):
+        viewer.window.remove_dock_widget(dock)
+        dock.deleteLater()
+    qtbot.waitUntil(lambda: not workers(), timeout=10_000)
 
 
 def test_nothing_to_inspect_says_what_to_do(viewer: Any) -> None:
@@ -138,16 +158,6 @@ def test_a_removed_prediction_leaves_an_empty_dock(
 ) -> None:
     viewer.layers.clear()
     assert not dock.body.isEnabled()
-
-
-def test_a_closed_dock_ends_its_process(
-    viewer: Any, dock: InspectWidget, qtbot: Any, workers: Callable[[], list[Any]]
-) -> None:
-    assert workers()
-    with qtbot.waitSignal(dock.destroyed, timeout=10_000):
-        viewer.window.remove_dock_widget(dock)
-        dock.deleteLater()
-    qtbot.waitUntil(lambda: not workers(), timeout=10_000)
 
 
 def test_thresholds_come_from_their_settings(qtbot: Any) -> None:

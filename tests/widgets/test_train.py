@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,18 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_volseg.config import load_config
 from napari_volseg.io import read_labels
-from napari_volseg.runs import list_runs, write_control
+from napari_volseg.runs import (
+    TrainingPair,
+    create_run,
+    is_locked,
+    launch,
+    list_runs,
+    write_control,
+)
+from napari_volseg.sample_data import make_sample
+from napari_volseg.widgets.job import running_job
 from napari_volseg.widgets.preview import BOX_NAME
 from napari_volseg.widgets.train import TrainWidget
 
@@ -363,3 +375,72 @@ def test_a_layer_added_off_the_gui_thread_would_fail(
     dock.view.stop.click()
     qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
     assert threads == {threading.main_thread()}
+
+
+def test_a_training_that_runs_elsewhere_is_followed_and_left_running(
+    viewer: Any,
+    qtbot: Any,
+    runs_dir: Path,
+    workers: Callable[[], list[Any]],
+) -> None:
+    pair = TrainingPair(make_sample("cells", shape=(8, 32, 32)), None)
+    folder = create_run(load_config("quick"), [pair], runs_dir, "elsewhere")
+    script = f"""
+        # napari_volseg
+        import time
+        from pathlib import Path
+        from napari_volseg.events import Finished, Progress
+        from napari_volseg.runs import ControlReader, EventLog, lock, write_result
+        folder = Path({str(folder)!r})
+        with lock(folder):
+            EventLog(folder).append(Progress(4, 10, 1.0, loss=0.5))
+            while not ControlReader(folder)().stop:
+                time.sleep(0.02)
+            write_result(folder, Finished("stopped", "stopped at step 4"))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    worker = launch(folder, command=command)
+    qtbot.waitUntil(lambda: is_locked(folder), timeout=20_000)
+    dock = TrainWidget(viewer)
+    viewer.window.add_dock_widget(dock, name="Train (VolSeg)")
+    qtbot.waitUntil(lambda: "Follow" in dock.resume.text(), timeout=10_000)
+    click(qtbot, dock.resume)
+    qtbot.waitUntil(lambda: "step 4" in dock.view.status.text(), timeout=10_000)
+    assert dock.view.go_on.isChecked()
+    viewer.close()
+    qtbot.waitUntil(lambda: not running_job(viewer, "train"), timeout=10_000)
+    assert worker.alive
+    worker.stop(timeout=20)
+    assert not workers()
+
+
+def test_a_second_training_takes_over_the_preview_of_the_first(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    play: Callable[[str], None],
+) -> None:
+    play(PREVIEW + STARTED + "preview(1, [0, 0, 0], [4, 8, 8]); end('completed')\n")
+    add_pair(viewer)
+    for _ in range(2):
+        dock.start()
+        qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+        qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=10_000)
+    names = [layer.name for layer in viewer.layers]
+    assert len(names) == len(set(names)) == 7
+
+
+def test_a_resumed_run_is_previewed_on_the_images_it_knows(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    runs_dir: Path,
+) -> None:
+    pair = TrainingPair(make_sample("cells", shape=(16, 64, 64)), None)
+    folder = create_run(load_config("quick"), [pair], runs_dir, "old")
+    add_pair(viewer, "other")
+    assert dock._images_of(folder) == [None]
+    image, _ = add_pair(viewer, pair.volume.image.name)
+    assert dock._images_of(folder) == [image]

@@ -160,10 +160,9 @@ class Job(QObject):
         resume
             Continue from the last checkpoint of the folder.
         attach
-            Only follow a worker that is running already, and leave it running.
+            Only follow a worker that is running already.
         """
         _running.append(self)
-        self.keep_running = attach
         work = _Described(self._work, make_folder, resume, attach)
         work.words = self.title
         self._worker = create_worker(

@@ -87,13 +87,13 @@ class CurvePlot(_Plot):
     """Training loss on the left axis, validation score on the right."""
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
-        super().__init__(viewer, 170, parent)
+        super().__init__(viewer, 150, parent)
         self.setAccessibleName("Loss and score during training")
-        self.setToolTip("Training loss (left) and F1 of the held-out voxels (right)")
+        self.setToolTip(
+            "Training loss (left) and F1 of the held-out voxels (right) at each step"
+        )
         self.curves = Curves()
         plot = self.canvas.getPlotItem()
-        plot.setLabel("bottom", "step")
-        plot.getAxis("bottom").setHeight(40)
         plot.showAxis("right")
         self._loss = plot.plot()
         self._score = pg.PlotCurveItem()

@@ -280,8 +280,9 @@ class TrainWidget(QWidget):
         if found is None or self._job is not None:
             return
         job = Job(self._viewer, "train", f"VolSeg training '{found.name}'")
-        self._attach(job, self._images_of(found.folder))
         is_running = found.state == "running"
+        job.keep_running = is_running
+        self._attach(job, self._images_of(found.folder))
         job.start(partial(Path, found.folder), resume=not is_running, attach=is_running)
 
     def _images_of(self, folder: Path | None) -> list[Layer | None]:
