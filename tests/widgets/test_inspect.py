@@ -15,7 +15,7 @@ from napari_volseg.io import write_hdf5
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.inspect import LINE_NAME, InspectWidget
 from napari_volseg.widgets.layers import placement
-from napari_volseg.widgets.outputs import add_instances
+from napari_volseg.widgets.outputs import add_instances, add_maps
 from napari_volseg.widgets.predictions import box_around, view_box
 from napari_volseg.widgets.profiles import sample_profile
 from napari_volseg.widgets.thresholds import ThresholdPanel
@@ -202,3 +202,16 @@ def test_small_volumes_are_tuned_whole(viewer: Any) -> None:
     large = (300, 300, 300)
     box = view_box(viewer, layer, large)
     assert box.shape == (256, 256, 256)
+
+
+def test_a_prediction_that_arrives_layer_by_layer_is_not_segmented_twice(
+    viewer: Any, dock: InspectWidget, maps: Any, qtbot: Any
+) -> None:
+    place = placement(viewer.layers["out · mask"])
+    origin = {"prediction": "/runs/new", "model": "/runs/m/model", "image": "new"}
+    add_maps(viewer, maps, place, "new · ", origin)
+    assert dock.prediction.currentText() == "new · m"
+    one = (maps[2] > 0).astype(np.int32)
+    add_instances(viewer, one, place, "new · ", origin)
+    qtbot.waitUntil(lambda: "1 instance ·" in dock.count.text(), timeout=TIMEOUT)
+    assert sum("new · instances" in layer.name for layer in viewer.layers) == 1

@@ -57,6 +57,8 @@ _PROFILES = (
     "x at the cursor",
 )
 _SETTLE_MS = 40
+_ARRIVAL_MS = 400
+"""The instances of a prediction arrive a moment after its maps."""
 
 
 class InspectWidget(QWidget):
@@ -140,6 +142,10 @@ class InspectWidget(QWidget):
         self._later.setSingleShot(True)
         self._later.setInterval(_SETTLE_MS)
         self._later.timeout.connect(self._retune)
+        self._arrival = QTimer(self)
+        self._arrival.setSingleShot(True)
+        self._arrival.setInterval(_ARRIVAL_MS)
+        self._arrival.timeout.connect(self._begin)
         self.prediction.prediction_changed.connect(self._take_prediction)
         for box in self.shown.values():
             box.clicked.connect(self._apply_shown)
@@ -165,15 +171,23 @@ class InspectWidget(QWidget):
             return
         self.thresholds.set_value(shown.model_thresholds())
         self._read_shown(shown)
+        self._arrival.start()
+        self.next.setText(
+            "What next? Move a threshold where instances are merged or split; paint "
+            "what stays wrong and train on."
+        )
+
+    def _begin(self) -> None:
+        """Count the instances of a prediction, or make them when it has none."""
+        shown = self.prediction.prediction()
+        if shown is None:
+            return
+        self._read_shown(shown)
         instances = shown.layers.get("instances")
         if isinstance(instances, Labels):
             self._measure(instances.data)
         else:
             self._retune()
-        self.next.setText(
-            "What next? Move a threshold where instances are merged or split; paint "
-            "what stays wrong and train on."
-        )
 
     def _read_shown(self, shown: ShownPrediction) -> None:
         for role, box in self.shown.items():

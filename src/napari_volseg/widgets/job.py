@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal
 
 import numpy as np
@@ -127,7 +128,7 @@ class Job(QObject):
         """Whether the job goes on when napari closes; see `keep`."""
         self.window_is_gone = False
         self._viewer = weakref.ref(plain(viewer))
-        self._changes: dict[str, Any] = {}
+        self._wishes: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._deadline: float | None = None
         self._kill = False
         self._detach = False
@@ -196,7 +197,7 @@ class Job(QObject):
 
     def ask(self, **changes: Any) -> None:
         """Change `runs.Control` of the job; written within 0.2 s."""
-        self._changes = {**self._changes, **changes}
+        self._wishes.put(changes)
 
     def stop(self) -> None:
         """Ask the job to stop and keep what it has; asked again, end it now."""
@@ -259,7 +260,9 @@ class Job(QObject):
             worker.returncode()  # lets go of the process
 
     def _tell(self, folder: Path) -> None:
-        changes, self._changes = self._changes, {}
+        changes: dict[str, Any] = {}
+        while not self._wishes.empty():
+            changes |= self._wishes.get()
         if changes:
             write_control(folder, **changes)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_volseg.widgets.layers import METADATA_KEY, Placement, plain
 
-__all__ = ["MAPS", "add_instances", "add_maps", "free_name", "role_of"]
+__all__ = ["MAPS", "add_instances", "add_map", "add_maps", "free_name", "role_of"]
 
 MAPS: Mapping[str, dict[str, Any]] = {
     "mask": {"colormap": "gray", "blending": "additive", "visible": False},
@@ -45,18 +45,32 @@ def add_maps(
     start
         First voxel of the maps in the image.
     """
-    layers = []
-    for channel, (role, look) in enumerate(MAPS.items()):
-        layer = viewer.add_image(
-            maps_CZYX[channel],
-            name=free_name(viewer, f"{prefix}{role}"),
-            contrast_limits=(0, 255),
-            metadata={METADATA_KEY: {**origin, "role": role}},
-            **look,
-            **place.layer_options(start),
-        )
-        layers.append(cast("Image", plain(layer)))
-    return layers
+    return [
+        add_map(viewer, role, maps_CZYX[channel], place, prefix, origin, start=start)
+        for channel, role in enumerate(MAPS)
+    ]
+
+
+def add_map(
+    viewer: Any,
+    role: str,
+    map_ZYX: Any,
+    place: Placement,
+    prefix: str,
+    origin: Mapping[str, Any],
+    *,
+    start: Sequence[int] = (0, 0, 0),
+) -> Image:
+    """Add one of the maps, as `add_maps` does."""
+    layer = viewer.add_image(
+        map_ZYX,
+        name=free_name(viewer, f"{prefix}{role}"),
+        contrast_limits=(0, 255),
+        metadata={METADATA_KEY: {**origin, "role": role}},
+        **MAPS[role],
+        **place.layer_options(start),
+    )
+    return cast("Image", plain(layer))
 
 
 def add_instances(

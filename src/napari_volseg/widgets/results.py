@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_volseg.events import Finished
 from napari_volseg.io import open_volume, read_labels
 from napari_volseg.widgets.job import Job
 from napari_volseg.widgets.layers import Placement
-from napari_volseg.widgets.outputs import add_instances, add_maps
+from napari_volseg.widgets.outputs import MAPS, add_instances, add_map
 from napari_volseg.widgets.readers import lazy
 
 __all__ = ["Delivery", "Prediction", "read_prediction_result"]
@@ -51,6 +53,11 @@ class Delivery(QObject):
         self._place = place
         self._image = image
         self._model = model
+        self._steps: list[Callable[[], Any]] = []
+        self._layers: list[Any] = []
+        self._stepper = QTimer(self)
+        self._stepper.setInterval(20)
+        self._stepper.timeout.connect(self._step)
         _undelivered.add(self)
         job.finished.connect(self._fetch)
 
@@ -66,8 +73,8 @@ class Delivery(QObject):
         worker.start()
 
     def _add(self, prediction: Prediction) -> None:
-        _undelivered.discard(self)
         if self._job.window_is_gone:
+            _undelivered.discard(self)
             return  # the result is in the run folder
         origin = {
             "prediction": str(prediction.folder),
@@ -75,16 +82,33 @@ class Delivery(QObject):
             "image": self._image,
         }
         prefix = f"{self._image} · "
-        viewer = self._viewer
-        layers: list[Any] = [
-            *add_maps(viewer, prediction.maps_CZYX, self._place, prefix, origin)
+        common = (self._place, prefix, origin)
+        self._steps = [
+            partial(add_map, self._viewer, role, prediction.maps_CZYX[channel], *common)
+            for channel, role in enumerate(MAPS)
         ]
+        self._steps.append(partial(self._add_labels, prediction, *common))
+        self._stepper.start()
+
+    def _add_labels(
+        self, prediction: Prediction, place: Placement, prefix: str, origin: Any
+    ) -> Any:
         labels = add_instances(
-            viewer, prediction.instances_ZYX, self._place, prefix, origin
+            self._viewer, prediction.instances_ZYX, place, prefix, origin
         )
         if prediction.table is not None:
             labels.features = prediction.table
-        self.delivered.emit([*layers, labels])
+        return labels
+
+    def _step(self) -> None:
+        """Add one layer at a time, so that napari answers in between."""
+        if self._steps and not self._job.window_is_gone:
+            self._layers.append(self._steps.pop(0)())
+            return
+        self._stepper.stop()
+        _undelivered.discard(self)
+        if not self._job.window_is_gone:
+            self.delivered.emit(self._layers)
 
     def _give_up(self, error: Exception) -> None:
         _undelivered.discard(self)
