@@ -35,11 +35,14 @@ from napari_volseg.sampling import Batch, PatchSource, prepare_volume
 from napari_volseg.splitting import annotated_box
 from napari_volseg.tensorboard_log import TensorBoardLog
 from napari_volseg.validation import HeldOutVoxels, score_of
+from napari_volseg.volume import LabelledVolume
 
 __all__ = ["Session"]
 
 _REPORT_SECONDS = 0.5
-_MAX_FIT_VOXELS = 4_000_000
+_MAX_FIT_VOXELS = 2_000_000
+_ENOUGH_OBJECTS = 30
+"""Held-out objects that suffice to choose thresholds."""
 
 
 @dataclass
@@ -214,11 +217,13 @@ class Session:
             save_model(path, learner.network.state_dict(), learner.metadata())
         else:
             learner.network.load_state_dict(load_model(path).network.state_dict())
-        voxels = self.held_out or self._training_voxels()
         yield self.progress("validating")
-        maps = voxels.predict(learner.network)
-        learner.instances = voxels.fit(maps, learner.instances)
-        metrics = voxels.score(maps, learner.instances)
+        fitted_on = self._voxels_to_fit(reason)
+        maps = fitted_on.predict(learner.network)
+        learner.instances = fitted_on.fit(maps, learner.instances)
+        if self.held_out and fitted_on is not self.held_out:
+            maps = self.held_out.predict(learner.network)
+        metrics = (self.held_out or fitted_on).score(maps, learner.instances)
         if self.held_out:
             learner.best_metrics = metrics
             self.board.scalars(learner.step, _validation_names(metrics))
@@ -281,15 +286,33 @@ class Session:
         else:
             learner.stale_epochs += 1
 
-    def _training_voxels(self) -> HeldOutVoxels:
-        """Take the training voxels to fit thresholds on, when none are held out."""
-        volume = self.pairs[0].volume
-        box = annotated_box(volume)
-        while box.size > _MAX_FIT_VOXELS:
-            z, y, x = (max(1, n * 3 // 4) for n in box.shape)
-            start = box.start
-            box = Box(start, (start[0] + z, start[1] + y, start[2] + x))
-        return HeldOutVoxels(self.plan, self.pairs, [HeldOut(0, box)])
+    def _voxels_to_fit(self, reason: Reason) -> HeldOutVoxels:
+        """Return the held-out voxels, or all when those hold few objects.
+
+        Thresholds chosen for a handful of objects suit nothing else. Who stops a
+        training does not wait for more than the held-out voxels.
+        """
+        held_out = self.held_out
+        enough = held_out and held_out.n_objects >= _ENOUGH_OBJECTS
+        if held_out and (enough or reason == "stopped"):
+            return held_out
+        train = [i for i, pair in enumerate(self.pairs) if pair.role == "train"]
+        boxes = [
+            HeldOut(i, _middle(self.pairs[i].volume, _MAX_FIT_VOXELS // len(train)))
+            for i in train
+        ]
+        return HeldOutVoxels(self.plan, self.pairs, boxes)
+
+
+def _middle(volume: LabelledVolume, n_voxels: int) -> Box:
+    """Return the middle of the annotation, of about `n_voxels` at most."""
+    box = annotated_box(volume)
+    share = min(1.0, (n_voxels / box.size) ** (1 / 3))
+    edges = [max(1, round(n * share)) for n in box.shape]
+    z, y, x = (
+        a + (n - e) // 2 for a, n, e in zip(box.start, box.shape, edges, strict=True)
+    )
+    return Box((z, y, x), (z + edges[0], y + edges[1], x + edges[2]))
 
 
 def _prepare(plan: TrainPlan, pairs: Sequence[TrainingPair]) -> PatchSource:

@@ -68,6 +68,11 @@ class HeldOutVoxels:
         ]
         self._truth, self._known = self._pack_truth()
 
+    @property
+    def n_objects(self) -> int:
+        """Number of true objects, cut ones included."""
+        return int(self._truth.max(initial=0))
+
     def predict(self, network: nn.Module) -> NDArray[np.uint8]:
         """Return the maps of all boxes, packed."""
         network.eval()
