@@ -30,6 +30,7 @@ from napari_volseg.widgets.combos import fit_narrow
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.form import TRAIN_SIMPLE, ConfigForm, add_row, narrow_form
 from napari_volseg.widgets.job import Job, running_job
+from napari_volseg.widgets.layers import voxel_words
 from napari_volseg.widgets.messages import (
     MessageLine,
     primary_button,
@@ -235,7 +236,7 @@ class TrainWidget(QWidget):
         self.train.setEnabled(True)
         self.train.setToolTip("Start the training in a process of its own")
         if not self.counted.text().endswith(("instance", "instances")):
-            self.counted.setText("")
+            self.counted.setText(self._voxels())
         self.next.setText(_NEXT["ready"])
 
     def _count(self) -> None:
@@ -256,7 +257,12 @@ class TrainWidget(QWidget):
 
     def _show_count(self, words: str) -> None:
         if self._job is None and self.train.isEnabled():
-            self.counted.setText(words)
+            self.counted.setText(f"{self._voxels()} · {words}")
+
+    def _voxels(self) -> str:
+        """Return the voxel size of the first image, which decides the network."""
+        image = self.pairs.layers()[0][0]
+        return "" if image is None else f"Voxel {voxel_words(image)}"
 
     def start(self) -> None:
         """Start a training on what is chosen; does nothing while one runs."""
