@@ -247,11 +247,18 @@ def test_a_loop_of_pages_ends(path, rng):
         open_volume(str(path))
 
 
+def test_lzw_is_read_where_imagecodecs_is_installed(path, rng):
+    pytest.importorskip("imagecodecs", reason="needs the package imagecodecs")
+    data = volume(rng)
+    tifffile.imwrite(path, data, compression="lzw")
+    np.testing.assert_array_equal(open_volume(str(path)).read()[0], data)
+
+
 def test_a_compression_that_is_missing_is_named(path, rng):
     tifffile.imwrite(path, volume(rng), compression="zlib")
     with tifffile.TiffFile(path, mode="r+b") as tif:
         for page in tif.pages:
-            page.tags["Compression"].overwrite(5)
+            page.tags["Compression"].overwrite(34_676)  # SGI's, which nobody reads
 
     with pytest.raises(DataError, match="imagecodecs"):
         open_volume(str(path))
