@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -10,7 +11,7 @@ import torch
 from napari_volseg.config import Config
 from napari_volseg.errors import DataError
 
-__all__ = ["Compute", "available_memory", "choose_compute"]
+__all__ = ["Compute", "available_memory", "choose_compute", "processor_features"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,12 @@ def available_memory(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def processor_features() -> dict[str, Any]:
+    """Return what PyTorch knows of the processor; empty where it cannot say."""
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    return dict(ask()) if ask is not None else {}
+
+
 def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
@@ -97,7 +104,7 @@ def _fast_precision(device: str) -> str:
             "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
         )
     if device == "cpu":
-        found = torch.cpu.get_capabilities()
+        found = processor_features()
         if found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"):
             return "bf16"
     return "32"

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from napari_volseg.config import build_config
-from napari_volseg.devices import Compute
+from napari_volseg.devices import Compute, processor_features
 from napari_volseg.errors import DataError
 from napari_volseg.io import write_json
 from napari_volseg.losses import map_loss
@@ -82,7 +82,7 @@ def _from_fast_to_safe(compute: Compute) -> Iterator[Compute]:
 
 def _survives(plan: TrainPlan, compute: Compute) -> bool:
     spec = _describe(plan, compute)
-    machine = [torch.__version__, dict(torch.cpu.get_capabilities())]
+    machine = [torch.__version__, processor_features()]
     key = hashlib.sha256(json.dumps([spec, machine]).encode()).hexdigest()[:32]
     known = _read_known()
     if key not in known:
