@@ -11,7 +11,13 @@ import torch
 from napari_volseg.config import Config
 from napari_volseg.errors import DataError
 
-__all__ = ["Compute", "available_memory", "choose_compute", "processor_features"]
+__all__ = [
+    "Compute",
+    "available_memory",
+    "choose_compute",
+    "has_fast_bf16",
+    "processor_features",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,12 @@ def processor_features() -> dict[str, Any]:
     return dict(ask()) if ask is not None else {}
 
 
+def has_fast_bf16() -> bool:
+    """Return whether the processor has instructions for bfloat16."""
+    features = processor_features()
+    return any(features.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
@@ -103,8 +115,4 @@ def _fast_precision(device: str) -> str:
         return (
             "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
         )
-    if device == "cpu":
-        found = processor_features()
-        if found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"):
-            return "bf16"
-    return "32"
+    return "bf16" if device == "cpu" and has_fast_bf16() else "32"

@@ -97,7 +97,8 @@ def _devices(problems: list[str]) -> list[dict[str, Any]]:
     except (ImportError, OSError) as error:
         problems.append(f"PyTorch cannot be loaded: {error}")
         return []
-    cpu = torch.cpu.get_capabilities()
+    from napari_volseg.devices import has_fast_bf16
+
     devices: list[dict[str, Any]] = [
         {
             "device": "cpu",
@@ -105,9 +106,7 @@ def _devices(problems: list[str]) -> list[dict[str, Any]]:
             "cores": len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count(),
-            "fast_bf16": any(
-                bool(cpu.get(k)) for k in ("avx512_bf16", "amx_bf16", "bf16")
-            ),
+            "fast_bf16": has_fast_bf16(),
         }
     ]
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
