@@ -100,6 +100,16 @@ def test_what_is_annotated_is_counted(
     qtbot.waitUntil(lambda: "2.4 % annotated" in dock.counted.text(), timeout=10_000)
 
 
+def test_layers_that_were_there_before_the_dock_are_counted(
+    viewer: Any, add_pair: Callable[..., Any], qtbot: Any
+) -> None:
+    add_pair(viewer)
+    dock = TrainWidget(viewer)
+    viewer.window.add_dock_widget(dock, name="Train (VolSeg)")
+    qtbot.waitUntil(lambda: "100 % annotated" in dock.counted.text(), timeout=10_000)
+    assert "30 × 8 × 8 nm" in dock.counted.text()
+
+
 def test_pairs_come_and_go(
     viewer: Any, dock: TrainWidget, add_pair: Callable[..., Any], qtbot: Any
 ) -> None:

@@ -93,6 +93,7 @@ class TrainWidget(QWidget):
         self._job: Job | None = None
         self._preview: LivePreview | None = None
         self._found: RunSummary | None = None
+        self._outcome = "ready"
         self._make_widgets()
         self._lay_out()
         self._connect()
@@ -237,7 +238,7 @@ class TrainWidget(QWidget):
         self.train.setToolTip("Start the training in a process of its own")
         if not self.counted.text().endswith(("instance", "instances")):
             self.counted.setText(self._voxels())
-        self.next.setText(_NEXT["ready"])
+        self.next.setText(_NEXT[self._outcome])
 
     def _count(self) -> None:
         """Count what is annotated, in a thread."""
@@ -318,8 +319,8 @@ class TrainWidget(QWidget):
             self.message.show_error(result.message, log)
         else:
             self.message.show_text(result.message)
+        self._outcome = "failed" if result.reason == "failed" else "done"
         self._tidy()
-        self.next.setText(_NEXT["failed" if result.reason == "failed" else "done"])
         self.predict.setVisible(result.reason != "failed")
         self._look_for_runs()
 
@@ -332,7 +333,7 @@ class TrainWidget(QWidget):
             self.view.show()
             self.next.setText(_NEXT["running"])
         else:
-            self._check()
+            self._watch_layers()
 
     def _look_for_runs(self) -> None:
         worker = create_worker(
