@@ -31,6 +31,7 @@ class TrainingView(QWidget):
         self._best: float | None = None
         self._score: float | None = None
         self._progress: Progress | None = None
+        self._machine = ""
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(REFRESH_MS)
@@ -64,6 +65,7 @@ class TrainingView(QWidget):
         """Show a job from now on, with what it has said so far."""
         self._job = job
         self._best = self._score = self._progress = None
+        self._machine = ""
         self.notice.clear()
         self.notice.hide()
         self.status.clear()
@@ -84,7 +86,8 @@ class TrainingView(QWidget):
         """Show what the job says."""
         match event:
             case Started():
-                self.bar.setToolTip(f"On {event.device}")
+                gigabytes = event.memory_bytes / 1e9
+                self._machine = f"{event.device} · about {gigabytes:.1f} GB"
             case Progress():
                 self._progress = event
             case Validated():
@@ -126,7 +129,7 @@ class TrainingView(QWidget):
         if self._score is not None:
             best = "" if self._best is None else f" (best {self._best:.2f})"
             parts.append(f"F1 {self._score:.2f}{best}")
-        return " · ".join(parts)
+        return "\n".join(filter(None, (" · ".join(parts), self._machine)))
 
     def _pause(self, is_paused: bool) -> None:
         self.pause.setText("Resume" if is_paused else "Pause")
