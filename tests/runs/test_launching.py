@@ -314,3 +314,34 @@ def _start_parent(
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+from napari_volseg.runs import follow, launch, write_control
+print("the script runs", flush=True)
+folder = Path(sys.argv[1])
+worker = launch(folder, command=sys.argv[2:])
+for event in follow(folder, worker):
+    if event is not None:
+        write_control(folder, stop=True)
+        last = event
+print(type(last).__name__, flush=True)
+"""
+
+
+def test_a_script_without_a_main_guard_runs_once(tmp_path, cells, tiny_config):
+    """Workers that are spawned by multiprocessing would run it again."""
+    folder = create_run(tiny_config, [TrainingPair(cells, None)], tmp_path)
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    worker = (sys.executable, "-c", WORKER % "pass", str(folder))
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder), *worker],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["the script runs", "Finished"]
