@@ -121,3 +121,12 @@ def test_a_mask_of_another_shape_is_refused(model, cells, folder):
                 mask_ZYX=np.ones((2, 2, 2), bool),
             )
         )
+
+
+def test_a_full_disk_is_said_in_words(model, cells, folder, monkeypatch):
+    def refuse(self, selection, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zarr.Array, "__setitem__", refuse)
+    with pytest.raises(DataError, match=r"maps\.zarr cannot be written.*free some"):
+        list(predict(model, cells.image, folder, device="cpu"))

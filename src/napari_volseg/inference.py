@@ -20,7 +20,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.events import Event, Finished, Notice, Progress, Started
 from napari_volseg.geometry import Size
 from napari_volseg.instances import segment
-from napari_volseg.io import create_zarr
+from napari_volseg.io import create_zarr, writing
 from napari_volseg.networks import N_MAPS, required_multiple
 from napari_volseg.review import instance_table, write_table
 from napari_volseg.volume import Volume, intensity_range
@@ -91,7 +91,7 @@ def predict(
         folder / "maps.zarr", shape, np.dtype(np.uint8), image.voxel_size, name="maps"
     )
     clock = _Clock(plan.n_windows)
-    writer = _SlabWriter(stored, mask_ZYX)
+    writer = _SlabWriter(stored, folder / "maps.zarr", mask_ZYX)
     for slab in predict_slabs(network, image, range_C2, plan, compute):
         if slab.maps_CZYX is not None:
             writer.add(slab.maps_CZYX)
@@ -171,8 +171,11 @@ def _to_device(network: nn.Module, compute: Compute) -> nn.Module:
 class _SlabWriter:
     """Writes slices to the store in whole chunks, so that none is written twice."""
 
-    def __init__(self, stored: Any, mask_ZYX: NDArray[np.bool_] | None) -> None:
+    def __init__(
+        self, stored: Any, path: Path, mask_ZYX: NDArray[np.bool_] | None
+    ) -> None:
         self._stored = stored
+        self._path = path
         self._mask = mask_ZYX
         self._chunk = int(stored.chunks[1])
         self._waiting: list[NDArray[np.uint8]] = []
@@ -195,7 +198,8 @@ class _SlabWriter:
         part = joined[:, :n]
         if self._mask is not None:
             part = part * self._mask[here]
-        self._stored[:, here] = part
+        with writing(self._path):
+            self._stored[:, here] = part
         self.n_written += n
         self._waiting = [joined[:, n:]]
 
@@ -230,7 +234,8 @@ def _write_instances(
         name="instances",
         labels=True,
     )
-    stored[...] = labels
+    with writing(folder / "instances.zarr"):
+        stored[...] = labels
     table = instance_table(labels, maps_CZYX, image.voxel_size)
     write_table(folder / "instances.csv", table)
     return int(labels.max(initial=0))

@@ -76,11 +76,9 @@ class _Plot(QWidget):
 
     def style_content(self, text: Any, accent: Any) -> None:
         """Take the theme's text and accent colours."""
-        raise NotImplementedError
 
     def draw(self) -> None:
         """Draw the content."""
-        raise NotImplementedError
 
 
 class CurvePlot(_Plot):
