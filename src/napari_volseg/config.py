@@ -299,8 +299,10 @@ class InferenceConfig(_Section):
 class InstancesConfig(_Section):
     """How maps become instances; every threshold can be moved afterwards."""
 
-    seed_distance: Threshold = 0.5
+    seed_distance: Threshold = 0.3
     """A seed has a distance above this."""
+    seed_depth: Threshold = 0.12
+    """Two peaks of distance make two seeds if the valley between them is at least this deep; above 1 they never do."""
     seed_boundary: Threshold = 0.5
     """A seed has a boundary below this."""
     seed_mask: Threshold = 0.5

@@ -282,6 +282,7 @@ class _Server:
         key = (
             box,
             config.seed_distance,
+            config.seed_depth,
             config.seed_boundary,
             config.seed_mask,
             config.min_seed_size,

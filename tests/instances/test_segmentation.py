@@ -113,7 +113,7 @@ def test_seeds_are_those_of_scipy(maps):
     noisy = maps.copy()
     rng = np.random.default_rng(0)
     noisy[2] = np.clip(noisy[2] + rng.normal(0, 60, noisy[2].shape), 0, 255)
-    config = InstancesConfig(min_seed_size=4)
+    config = InstancesConfig(seed_depth=1.1, seed_distance=0.5, min_seed_size=4)
 
     seeds = find_seeds(noisy, config)
 
@@ -160,7 +160,7 @@ def test_an_object_without_a_seed_disappears():
     maps[2, :, :, :8] = 200
     maps[2, :, :, 12:] = 100
 
-    instances = segment(maps, InstancesConfig())
+    instances = segment(maps, InstancesConfig(seed_distance=0.5))
 
     assert (instances[..., :8] == 1).all()
     assert not instances[..., 8:].any()

@@ -18,6 +18,7 @@ from napari_volseg.metrics import evaluate
 __all__ = ["FittedThresholds", "fit_thresholds"]
 
 _COARSE: Mapping[str, tuple[float, ...]] = {
+    "seed_depth": (0.06, 0.09, 0.12, 0.15, 0.2, 0.3, 1.1),
     "seed_distance": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     "seed_boundary": (0.2, 0.35, 0.5, 0.65, 0.8, 1.1),
     "mask": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
