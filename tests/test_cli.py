@@ -244,6 +244,15 @@ def test_a_failed_run_has_code_2_when_mendable_and_1_otherwise(em, capsys, monke
         assert f"volseg: error: {error}" in capsys.readouterr().err
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT arrive: background jobs of a shell start with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_and_keeps(em, tmp_path, capsys, monkeypatch):
     train = worker._train
 
@@ -261,6 +270,7 @@ def test_ctrl_c_stops_and_keeps(em, tmp_path, capsys, monkeypatch):
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_aborts_and_the_run_can_be_resumed(em, tmp_path, monkeypatch):
     train = worker._train
 
