@@ -40,7 +40,7 @@ from napari_volseg.volume import LabelledVolume
 __all__ = ["Session"]
 
 _REPORT_SECONDS = 0.5
-_MAX_FIT_VOXELS = 2_000_000
+_MAX_FIT_VOXELS = 8_000_000
 _ENOUGH_OBJECTS = 30
 """Held-out objects that suffice to choose thresholds."""
 
@@ -220,7 +220,7 @@ class Session:
         yield self.progress("validating")
         fitted_on = self._voxels_to_fit(reason)
         maps = fitted_on.predict(learner.network)
-        learner.instances = fitted_on.fit(maps, learner.instances)
+        learner.instances = fitted_on.fit(maps, learner.instances, _MAX_FIT_VOXELS)
         if self.held_out and fitted_on is not self.held_out:
             maps = self.held_out.predict(learner.network)
         metrics = (self.held_out or fitted_on).score(maps, learner.instances)

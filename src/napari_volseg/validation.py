@@ -31,7 +31,6 @@ __all__ = ["HeldOutVoxels", "predict_region", "score_of"]
 
 _GAP = 1
 """Empty slices between two packed boxes."""
-_MAX_FIT_VOXELS = 2_000_000
 _CONTEXT = 8
 """The network sees this part of a patch around a box."""
 _LARGEST_WINDOW = 2
@@ -98,14 +97,18 @@ class HeldOutVoxels:
         return {**metrics, "loss": self._loss(maps_CZYX)}
 
     def fit(
-        self, maps_CZYX: NDArray[np.uint8], start: InstancesConfig
+        self,
+        maps_CZYX: NDArray[np.uint8],
+        start: InstancesConfig,
+        max_voxels: int = 2_000_000,
     ) -> InstancesConfig:
         """Return the thresholds under which packed maps match the truth best.
 
-        Of large volumes the middle of each slice is used, so that it takes seconds.
+        Of more than `max_voxels` the middle of each slice is used: two million take
+        some seconds.
         """
         height, width = self._truth.shape[1:]
-        share = min(1.0, (_MAX_FIT_VOXELS / self._truth.size) ** 0.5)
+        share = min(1.0, (max_voxels / self._truth.size) ** 0.5)
         h, w = max(1, round(height * share)), max(1, round(width * share))
         y, x = (height - h) // 2, (width - w) // 2
         part = (..., slice(y, y + h), slice(x, x + w))
