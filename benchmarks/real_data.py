@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,9 @@ from napari_volseg.demo.figures import (
     matching_colours,
     to_grey,
 )
+from napari_volseg.demo.screens import take_screenshot
 from napari_volseg.events import Progress, Started
-from napari_volseg.io import open_volume, read_labels
+from napari_volseg.io import open_volume, read_labels, write_hdf5
 from napari_volseg.runs import list_runs, read_events
 
 
@@ -108,6 +110,7 @@ def run_task(
         *("--min-size", str(task.min_size), "--json"),
     )
     save_picture(output / f"{run.name}.png", image, truth, prediction)
+    save_screenshot(output / f"{run.name}-napari.png", image, truth, prediction)
     events = read_events(run)
     return {
         **json.loads(answer),
@@ -128,6 +131,17 @@ def call(*words: str) -> tuple[str, float]:
         check=True,
     )
     return done.stdout, time.perf_counter() - started
+
+
+def save_screenshot(path: Path, image: str, truth: str, prediction: Path) -> None:
+    volume = open_volume(image)
+    labels = read_labels(truth)
+    with tempfile.TemporaryDirectory() as folder:
+        both = Path(folder) / "volume.h5"
+        arrays = {"raw": volume.read()[0], "labels": labels}
+        write_hdf5(both, arrays, volume.voxel_size)
+        if problem := take_screenshot(both, prediction, path):
+            print(f"no screenshot of napari: {problem}", file=sys.stderr)
 
 
 def save_picture(path: Path, image: str, truth: str, prediction: Path) -> None:
