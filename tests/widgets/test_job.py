@@ -18,6 +18,7 @@ from napari_volseg.events import Finished, Progress, Started
 from napari_volseg.runs import TrainingPair, create_run, read_result
 from napari_volseg.sample_data import make_sample
 from napari_volseg.widgets.job import Job, Preview, running_job
+from napari_volseg.widgets.layers import plain
 
 STARTED = "say('Started', job='train', device='cpu', total=10)\n"
 UNTIL_STOP = """
@@ -121,6 +122,22 @@ def test_napari_can_quit_the_thread_only_by_stopping_the_job(
     WorkerBase.await_workers(10_000)
     qtbot.waitUntil(lambda: len(seen) == 2, timeout=10_000)
     assert seen[-1].reason == "stopped"
+
+
+def test_napari_asks_before_it_closes_over_a_job(
+    qtbot: Any, viewer: Any, job: Job, folder: Path, play: Callable[[str], None]
+) -> None:
+    """The window asks when a task is listed here, and then cancels all of them."""
+    play(STARTED + UNTIL_STOP)
+    seen = collect(job)
+    job.start(lambda: folder)
+    qtbot.waitUntil(lambda: len(seen) == 1, timeout=10_000)
+    tasks = plain(viewer).window._task_status_manager
+    assert any("a training" in line for line in tasks.get_status())
+    tasks.cancel_all()
+    qtbot.waitUntil(lambda: len(seen) == 2, timeout=10_000)
+    assert seen[-1].reason == "stopped"
+    qtbot.waitUntil(lambda: not tasks.is_busy(), timeout=10_000)
 
 
 def test_a_job_may_go_on_without_napari(

@@ -160,6 +160,7 @@ def test_later_edits_do_not_reach_the_run(
     before = labels.data.copy()
     dock.start()
     labels.data[:] = 1
+    labels.data = np.zeros_like(before)
     labels.scale = (1, 1, 1)
     viewer.layers.remove("em")
     viewer.layers.remove("em labels")
