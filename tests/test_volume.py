@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from napari_volseg.config import Config
 from napari_volseg.errors import DataError
+from napari_volseg.runs import TrainingPair, create_run
 from napari_volseg.volume import (
     LabelledVolume,
     Volume,
@@ -169,3 +171,27 @@ def test_a_voxel_that_is_no_number_is_counted_and_refused(bad):
     data[1, 2, 3] = bad
     with pytest.raises(DataError, match="em has 1 voxels that are NaN or infinite"):
         intensity_range(Volume(data, name="em"), (0.0, 1.0))
+
+
+class Broken:
+    """A lazy array whose graph fails, or whose file was deleted meanwhile."""
+
+    shape = (8, 16, 16)
+    dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, key):
+        raise RuntimeError("chunk 3 is gone")
+
+
+def test_a_lazy_image_that_cannot_be_read_names_its_layer():
+    with pytest.raises(DataError, match=r"em cannot be read \(chunk 3 is gone\)"):
+        Volume(Broken(), name="em").read()
+
+
+def test_a_lazy_image_that_cannot_be_copied_names_its_layer(tmp_path):
+    labels = np.zeros(Broken.shape, int)
+    labels[2:5, 3:6, 3:6] = 1
+    pair = TrainingPair(LabelledVolume(Volume(Broken(), name="em"), labels), None)
+    with pytest.raises(DataError, match="em cannot be read"):
+        create_run(Config(), [pair], tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,6 +23,7 @@ __all__ = [
     "intensity_range",
     "normalise",
     "read_annotation",
+    "reading",
 ]
 
 VoxelSize = tuple[float, float, float]
@@ -41,6 +44,21 @@ class ArrayLike(Protocol):
         ...
 
     def __getitem__(self, key: Any, /) -> Any: ...
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what a lazy array raises while it is read into a DataError naming it."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a dask graph may raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"{name} cannot be read ({reason}): check that its file is still there "
+            "and whole"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +108,8 @@ class Volume:
     ) -> NDArray[Any]:
         """Return a copy of a box with axes CZYX, in native byte order."""
         key = (slice(None), *index) if len(self.data.shape) == 4 else index
-        array = np.array(self.data[key])
+        with reading(self.name):
+            array = np.array(self.data[key])
         if array.ndim == 3:
             array = array[np.newaxis]
         return array.astype(array.dtype.newbyteorder("="), copy=False)

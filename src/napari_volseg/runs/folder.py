@@ -27,7 +27,7 @@ from napari_volseg.runs.naming import new_folder
 from napari_volseg.runs.ownership import in_use_message, is_locked
 from napari_volseg.runs.pairs import TrainingPair
 from napari_volseg.runs.relocation import describe_source, relocate_image
-from napari_volseg.volume import LabelledVolume, Volume
+from napari_volseg.volume import LabelledVolume, Volume, reading
 
 __all__ = [
     "CHECKPOINTS",
@@ -175,7 +175,8 @@ def _snapshot(pair: TrainingPair, folder: Path, index: int) -> dict[str, Any]:
         arrays["annotated"] = volume.annotated_ZYX.astype(np.uint8)
     if pair.source is None:
         arrays["image"] = image.data
-    write_hdf5(folder / file, arrays, image.voxel_size)
+    with reading(image.name):
+        write_hdf5(folder / file, arrays, image.voxel_size)
     located = {} if pair.source is None else describe_source(pair.source, folder)
     return {
         "role": pair.role,

@@ -16,7 +16,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.io import Source, open_volume, read_mask, write_hdf5, write_json
 from napari_volseg.runs.naming import new_folder
 from napari_volseg.runs.relocation import describe_source, relocate_image
-from napari_volseg.volume import Volume
+from napari_volseg.volume import Volume, reading
 
 __all__ = [
     "INPUT",
@@ -107,7 +107,8 @@ def create_prediction(
         arrays["mask"] = (np.asarray(mask) != 0).astype(np.uint8)
     try:
         if arrays:
-            write_hdf5(job / INPUT, arrays, image.voxel_size)
+            with reading(image.name):
+                write_hdf5(job / INPUT, arrays, image.voxel_size)
         request = {
             "format": _FORMAT,
             "model": str(model_path),
