@@ -79,9 +79,17 @@ def test_only_annotated_voxels_are_scored(plan, pairs):
     assert metrics["n_true"] <= np.unique(volume.labels_ZYX[:, :32]).size - 1
 
 
+def _scored(ap, loss, n_true=50):
+    return score_of({"ap": ap, "loss": loss, "n_true": n_true})
+
+
 def test_equal_instances_are_told_apart_by_the_loss():
-    assert score_of({"ap": 0.5, "loss": 1.0}) > score_of({"ap": 0.5, "loss": 2.0})
-    assert score_of({"ap": 0.6, "loss": 2.0}) > score_of({"ap": 0.5, "loss": 1.0})
+    assert _scored(0.5, 1.0) > _scored(0.5, 2.0)
+    assert _scored(0.6, 2.0) > _scored(0.5, 1.0)
+
+
+def test_of_a_few_objects_the_loss_alone_decides():
+    assert _scored(0.4, 1.0, n_true=5) > _scored(0.9, 1.5, n_true=5)
 
 
 def test_a_preview_box_is_cut_to_the_volume_and_to_what_is_quick(pairs):

@@ -34,15 +34,13 @@ from napari_volseg.runs import Control, TrainingPair
 from napari_volseg.sampling import Batch, PatchSource, prepare_volume
 from napari_volseg.splitting import annotated_box
 from napari_volseg.tensorboard_log import TensorBoardLog
-from napari_volseg.validation import HeldOutVoxels, score_of
+from napari_volseg.validation import ENOUGH_OBJECTS, HeldOutVoxels, score_of
 from napari_volseg.volume import LabelledVolume
 
 __all__ = ["Session"]
 
 _REPORT_SECONDS = 0.5
 _MAX_FIT_VOXELS = 8_000_000
-_ENOUGH_OBJECTS = 30
-"""Held-out objects that suffice to choose thresholds."""
 
 
 @dataclass
@@ -293,7 +291,7 @@ class Session:
         training does not wait for more than the held-out voxels.
         """
         held_out = self.held_out
-        enough = held_out and held_out.n_objects >= _ENOUGH_OBJECTS
+        enough = held_out and held_out.n_objects >= ENOUGH_OBJECTS
         if held_out and (enough or reason == "stopped"):
             return held_out
         train = [i for i, pair in enumerate(self.pairs) if pair.role == "train"]

@@ -27,7 +27,10 @@ from napari_volseg.targets import make_targets
 from napari_volseg.volume import LabelledVolume, Volume, intensity_range
 from napari_volseg.windows import plan_windows, predict_box
 
-__all__ = ["HeldOutVoxels", "predict_region", "score_of"]
+__all__ = ["ENOUGH_OBJECTS", "HeldOutVoxels", "predict_region", "score_of"]
+
+ENOUGH_OBJECTS = 30
+"""Held-out objects that suffice to choose thresholds and the best model by."""
 
 _GAP = 1
 """Empty slices between two packed boxes."""
@@ -40,9 +43,12 @@ _LARGEST_WINDOW = 2
 def score_of(metrics: dict[str, float]) -> float:
     """Return the one number that chooses the best model: higher is better.
 
-    The mean average precision over IoU 0.5 to 0.95; the loss decides between
-    models that find the same objects, such as none at all.
+    The mean average precision over IoU 0.5 to 0.95, with the loss to decide between
+    models that find the same objects. Of a few objects, finding one more or less is
+    chance, so there the loss alone decides.
     """
+    if metrics["n_true"] < ENOUGH_OBJECTS:
+        return -metrics["loss"]
     return metrics["ap"] - 0.01 * metrics["loss"]
 
 
