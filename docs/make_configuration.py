@@ -32,7 +32,7 @@ volseg train quick optimization.max_minutes=10 system.training.batch_size=2
 An unknown key is an error that names the nearest known one. In napari the same
 settings stand under *Advanced*, with the same words as tooltips.
 
-This page is written by `make docs` from `src/napari_volseg/config.py`.
+This page is written by `make docs` from `src/napari_volseg/config`.
 """
 
 

@@ -1,0 +1,48 @@
+"""Every setting of a run, once: default, bounds and the sentence that explains it.
+
+The docstring under a field is its tooltip, its ``--help`` line and its row in
+the documentation. Section and key names follow PyTorch Connectomics.
+"""
+
+from napari_volseg.config.augmentation import AugmentationConfig
+from napari_volseg.config.data import DataConfig, TargetsConfig
+from napari_volseg.config.inference import InferenceConfig, InstancesConfig
+from napari_volseg.config.loading import (
+    apply_overrides,
+    build_config,
+    dump_config,
+    load_config,
+    preset_names,
+    preset_summary,
+)
+from napari_volseg.config.model import ModelConfig
+from napari_volseg.config.monitor import MonitorConfig
+from napari_volseg.config.optimization import (
+    OptimizationConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+)
+from napari_volseg.config.system import SystemConfig, TrainingSystemConfig
+from napari_volseg.config.tree import Config
+
+__all__ = [
+    "AugmentationConfig",
+    "Config",
+    "DataConfig",
+    "InferenceConfig",
+    "InstancesConfig",
+    "ModelConfig",
+    "MonitorConfig",
+    "OptimizationConfig",
+    "OptimizerConfig",
+    "SchedulerConfig",
+    "SystemConfig",
+    "TargetsConfig",
+    "TrainingSystemConfig",
+    "apply_overrides",
+    "build_config",
+    "dump_config",
+    "load_config",
+    "preset_names",
+    "preset_summary",
+]

@@ -1,0 +1,218 @@
+"""From presets, files and overrides to a checked configuration, and back."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from napari_volseg.config.tree import Config
+from napari_volseg.errors import DataError
+
+__all__ = [
+    "apply_overrides",
+    "build_config",
+    "dump_config",
+    "load_config",
+    "preset_names",
+    "preset_summary",
+]
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that ship with the package."""
+    folder = resources.files("napari_volseg") / "presets"
+    return sorted(
+        Path(entry.name).stem
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def preset_summary(name: str) -> str:
+    """Return the sentence that says what a preset is for."""
+    return str(_read_tree(name).get("description", ""))
+
+
+def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the configuration of a preset or YAML file.
+
+    Parameters
+    ----------
+    name
+        Name of a preset, or path of a YAML file.
+    overrides
+        Dotted settings such as ``system.training.batch_size=8``; values are YAML.
+
+    Raises
+    ------
+    DataError
+        For an unknown preset, file, key or value; an unknown key names the
+        nearest known one.
+    """
+    return build_config(apply_overrides(_read_tree(name), overrides), where=str(name))
+
+
+def build_config(tree: Mapping[str, Any], where: str = "configuration") -> Config:
+    """Validate a nested mapping; errors name the key and `where` it stands.
+
+    Raises
+    ------
+    DataError
+        If a key is unknown or a value out of bounds.
+    """
+    _check_keys(tree, Config, "", where)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(
+            part for part in map(str, problem["loc"]) if not part.startswith("function")
+        )
+        message = problem["msg"].removeprefix("Value error, ")
+        value = f" (it is {problem['input']!r})" if key else ""
+        raise DataError(
+            f"{where}: {key + ': ' if key else ''}{message}{value}"
+        ) from None
+
+
+def apply_overrides(
+    tree: Mapping[str, Any], overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Return the tree with dotted ``key=value`` settings applied; values are YAML."""
+    result = _copy(tree)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise DataError(
+                f"'{override}' is not a setting: write it as section.key=value, "
+                "for instance system.training.batch_size=8"
+            )
+        try:
+            value = yaml.safe_load(text) if text else None
+        except yaml.YAMLError:
+            value = text
+        _put(result, key.split("."), _number(value), override)
+    return result
+
+
+def dump_config(config: Config) -> str:
+    """Return the whole resolved configuration as YAML."""
+    tree = config.model_dump(mode="json")
+    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def _read_tree(name: str | Path) -> dict[str, Any]:
+    path = Path(name).expanduser()
+    if str(name) in preset_names():
+        text = (
+            resources.files("napari_volseg") / "presets" / f"{name}.yaml"
+        ).read_text("utf-8")
+    elif path.suffix in {".yaml", ".yml"}:
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"cannot read the configuration file {path}: {error}"
+            ) from None
+    else:
+        near = difflib.get_close_matches(str(name), preset_names(), n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise DataError(
+            f"there is no preset '{name}': {hint}presets are "
+            f"{', '.join(preset_names())}; a YAML file works too"
+        )
+    try:
+        tree = _numbers(yaml.safe_load(text) or {})
+    except (yaml.YAMLError, RecursionError) as error:
+        where = str(error).replace("\n", " ")
+        raise DataError(f"{name} is not valid YAML: {where}") from None
+    if not isinstance(tree, dict):
+        raise DataError(
+            f"{name} must be a mapping of sections such as data: and model:"
+        )
+    return tree
+
+
+def _check_keys(
+    tree: Mapping[str, Any], section: type[BaseModel], prefix: str, where: str
+) -> None:
+    for key, value in tree.items():
+        field = section.model_fields.get(str(key))
+        if field is None:
+            raise DataError(_unknown_key(_first_leaf(f"{prefix}{key}", value), where))
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if not isinstance(value, Mapping):
+                raise DataError(
+                    f"{where}: {prefix}{key} is a section, give its keys as "
+                    f"{prefix}{key}.{next(iter(kind.model_fields))}=…"
+                )
+            _check_keys(value, kind, f"{prefix}{key}.", where)
+
+
+def _first_leaf(key: str, value: object) -> str:
+    while isinstance(value, Mapping) and value:
+        name, value = next(iter(value.items()))
+        key = f"{key}.{name}"
+    return key
+
+
+def _unknown_key(key: str, where: str) -> str:
+    known = _dotted_keys(Config)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if not near:
+        leaf = key.rsplit(".", 1)[-1]
+        leaves = {name.rsplit(".", 1)[-1]: name for name in known}
+        near = [leaves[n] for n in difflib.get_close_matches(leaf, leaves, n=1)]
+    hint = f"did you mean '{near[0]}'?" if near else "see 'volseg config quick'"
+    return f"{where}: there is no setting '{key}'; {hint}"
+
+
+def _dotted_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += _dotted_keys(kind, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: object, text: str) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise DataError(f"'{text}': {part} is not a section")
+    tree[path[-1]] = value
+
+
+def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _copy(value) if isinstance(value, Mapping) else value
+        for key, value in tree.items()
+    }
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return _number(value)
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text; people mean a number."""
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value
