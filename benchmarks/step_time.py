@@ -57,11 +57,11 @@ def main() -> None:
         for i, pair in enumerate(pairs)
     ]
     learner = Learner(plan)
-    per_step = config.optimization.accumulate_grad_batches
+    micro_batches = range(plan.micro_batches)
     stream = batches(
         PatchSource(volumes, config, plan.patch_size),
         0,
-        per_step,
+        micro_batches,
         config.system.training.num_workers,
     )
     ready = [move(batch, plan.compute.device) for batch in next(stream)]
@@ -88,7 +88,7 @@ def main() -> None:
                 "compute": str(plan.compute),
                 "threads": torch.get_num_threads(),
                 "patch_size": plan.patch_size,
-                "batch_size": config.system.training.batch_size,
+                "batch_size": config.system.training.patches_per_batch,
                 "step_ms": round(1000 * median(real), 1),
                 "ready_data_step_ms": round(1000 * median(bare), 1),
                 "ratio": round(median(real) / median(bare), 3),

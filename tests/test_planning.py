@@ -5,7 +5,7 @@ import pytest
 
 from napari_volseg.config import load_config
 from napari_volseg.errors import DataError
-from napari_volseg.planning import plan_training
+from napari_volseg.planning import AUTO_BATCH, plan_training
 from napari_volseg.runs import TrainingPair
 from napari_volseg.volume import LabelledVolume, Volume
 
@@ -113,3 +113,22 @@ def test_a_missing_gpu_is_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(DataError, match="finds no CUDA GPU"):
         _plan(_pair(), overrides=["system.device=cuda"])
+
+
+def test_processes_share_one_step():
+    plan = _plan(
+        _pair(),
+        overrides=[
+            "data.iter_num_per_epoch=1200",
+            "system.training.batch_size=4",
+            "system.training.num_processes=3",
+            "optimization.accumulate_grad_batches=2",
+        ],
+    )
+    assert (plan.n_ranks, plan.micro_batches, plan.steps_per_epoch) == (3, 6, 50)
+
+
+def test_an_automatic_batch_has_a_stated_size():
+    plan = _plan(_pair(), overrides=["system.training.batch_size=auto"])
+    assert plan.batch_is_auto
+    assert plan.config.system.training.batch_size == AUTO_BATCH["cpu"]

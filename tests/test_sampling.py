@@ -61,7 +61,7 @@ def test_a_patch_depends_on_seed_step_and_place_only(volume):
 def test_threads_change_no_batch(volume, workers):
     config = _config()
     source = PatchSource([_prepare(volume)], config, PATCH)
-    stream = batches(source, 5, 2, workers)
+    stream = batches(source, 5, range(2), workers)
     for step in (5, 6, 7):
         got = next(stream)
         assert len(got) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "Compute",
     "available_memory",
     "choose_compute",
+    "choose_gpus",
     "has_fast_bf16",
     "processor_features",
 ]
@@ -53,25 +55,19 @@ def choose_compute(config: Config) -> Compute:
     Raises
     ------
     DataError
-        If the device is not there, or more GPUs are asked for than one.
+        If the device is not there, or cannot do the number format.
     """
     device: str = config.system.device
     if device == "auto":
-        device = _best_device()
+        device = _best_device(config)
     if device == "cuda" and not torch.cuda.is_available():
         raise DataError(
-            "system.device is cuda, but PyTorch finds no CUDA GPU here: set it to "
-            "auto or cpu, or install the CUDA build of PyTorch"
+            f"system.device is cuda, but {_no_gpu()}: set it to auto or cpu, or "
+            "install the CUDA build of PyTorch"
         )
     if device == "mps" and not torch.backends.mps.is_available():
         raise DataError(
             "system.device is mps, but there is no Apple GPU here: set it to auto"
-        )
-    if config.system.training.num_gpus > 1:
-        raise DataError(
-            f"system.training.num_gpus is {config.system.training.num_gpus}, but this "
-            "version trains on one GPU: set it to 1, and raise "
-            "optimization.accumulate_grad_batches to keep the effective batch"
         )
     precision = {"auto": "", "32": "32", "bf16-mixed": "bf16", "16-mixed": "16"}[
         config.optimization.precision
@@ -83,6 +79,49 @@ def choose_compute(config: Config) -> Compute:
     precision = precision or _fast_precision(device)
     layout = precision != "32" and config.model.rsunet_norm != "instance"
     return Compute(device, precision, channels_last=layout and device != "mps")
+
+
+def choose_gpus(config: Config, device: str) -> tuple[int, ...]:
+    """Return the indices of the GPUs to train on, one for each process.
+
+    Parameters
+    ----------
+    device
+        What `choose_compute` chose; on any but ``cuda`` there are none.
+
+    Raises
+    ------
+    DataError
+        If more are asked for than there are, or both GPUs and several processes
+        on the processor.
+    """
+    training = config.system.training
+    wanted = training.gpus if training.gpus is not None else range(training.num_gpus)
+    if device != "cuda":
+        _refuse_gpus(len(wanted), device)
+        if device == "mps" and training.num_processes > 1:
+            raise DataError(_several_processes(training.num_processes))
+        return ()
+    present = torch.cuda.device_count()
+    if training.num_processes > 1:
+        raise DataError(_several_processes(training.num_processes))
+    if training.gpus is None and training.num_gpus > present:
+        raise DataError(
+            f"system.training.num_gpus is {training.num_gpus}, but PyTorch finds "
+            f"{present} here: set it to {present}; {_same_batch(len(wanted), present)}"
+        )
+    if not wanted:
+        raise DataError(
+            "system.device is cuda, but no GPU is asked for: set "
+            "system.training.num_gpus=1, or system.device=cpu"
+        )
+    if len(set(wanted)) < len(wanted) or max(wanted) >= present:
+        usable = sorted({i for i in wanted if i < present}) or [0]
+        raise DataError(
+            f"system.training.gpus is {list(wanted)}, but the GPUs here are "
+            f"{list(range(present))}: set it to {usable}"
+        )
+    return tuple(wanted)
 
 
 def available_memory(device: str) -> int:
@@ -104,7 +143,44 @@ def has_fast_bf16() -> bool:
     return any(features.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def _best_device() -> str:
+def _refuse_gpus(n_gpus: int, device: str) -> None:
+    if n_gpus <= 1:
+        return
+    where = "the processor" if device == "cpu" else "the one Apple GPU"
+    why = _no_gpu() if not torch.cuda.is_available() else f"system.device is {device}"
+    raise DataError(
+        f"system.training.num_gpus is {n_gpus}, but {why}: set num_gpus=1 to train on "
+        f"{where}; {_same_batch(n_gpus, 1)}"
+    )
+
+
+def _same_batch(wanted: int, present: int) -> str:
+    factor = -(-wanted // present)
+    return (
+        f"optimization.accumulate_grad_batches times {factor} keeps as many patches in "
+        "each step"
+    )
+
+
+def _several_processes(n_processes: int) -> str:
+    return (
+        f"system.training.num_processes is {n_processes}, which is for training on the "
+        "processor: set it to 1 (num_gpus and gpus choose GPUs), or system.device=cpu"
+    )
+
+
+def _no_gpu() -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in {"", "-1"}:
+        return "CUDA_VISIBLE_DEVICES hides every GPU"
+    return "PyTorch finds no CUDA GPU here"
+
+
+def _best_device(config: Config) -> str:
+    training = config.system.training
+    gpus = training.num_gpus if training.gpus is None else len(training.gpus)
+    if gpus == 0:
+        return "cpu"
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_volseg.config import Config
-from napari_volseg.devices import Compute, available_memory, choose_compute
+from napari_volseg.devices import Compute, available_memory, choose_compute, choose_gpus
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size
 from napari_volseg.networks import Pyramid, plan_pyramid, required_multiple
@@ -19,7 +19,10 @@ from napari_volseg.runs import TrainingPair
 from napari_volseg.splitting import annotated_box, choose_validation_box, guard_gap
 from napari_volseg.volume import LabelledVolume, VoxelSize
 
-__all__ = ["HeldOut", "TrainPlan", "plan_training"]
+__all__ = ["AUTO_BATCH", "HeldOut", "TrainPlan", "plan_training", "with_batch"]
+
+AUTO_BATCH = {"cpu": 4, "cuda": 16, "mps": 4}
+"""Patches of one step of a process when the batch size is ``auto``."""
 
 _FEW_SLICES = 0.5
 """Annotation on less than this share of its own depth counts as single slices."""
@@ -57,6 +60,14 @@ class TrainPlan:
     """Estimated peak of memory on the device."""
     notices: tuple[str, ...]
     """What the user should know before it starts."""
+    gpus: tuple[int, ...] = ()
+    """Index of the GPU of each process; empty without CUDA."""
+    n_ranks: int = 1
+    """Processes that train together."""
+    micro_batches: int = 1
+    """Forward passes of one step, of all processes together."""
+    batch_is_auto: bool = False
+    """Whether the batch is to be halved until it fits into memory."""
 
     @property
     def total_steps(self) -> int:
@@ -76,8 +87,18 @@ class TrainPlan:
         return {**fields, "total_steps": self.total_steps}
 
 
-def plan_training(config: Config, pairs: Sequence[TrainingPair]) -> TrainPlan:
+def plan_training(
+    config: Config, pairs: Sequence[TrainingPair], *, n_ranks: int | None = None
+) -> TrainPlan:
     """Resolve a configuration against the data. Draws and allocates nothing.
+
+    Parameters
+    ----------
+    config, pairs
+        What is asked for, and what to learn from.
+    n_ranks
+        Processes that a cluster's launcher started; None counts those that the
+        configuration asks for.
 
     Raises
     ------
@@ -90,6 +111,12 @@ def plan_training(config: Config, pairs: Sequence[TrainingPair]) -> TrainPlan:
         raise DataError(
             "there is nothing to train on: give at least one image with its labels"
         )
+    compute = choose_compute(config)
+    gpus = () if n_ranks else choose_gpus(config, compute.device)
+    n_ranks = n_ranks or len(gpus) or config.system.training.num_processes
+    batch_is_auto = config.system.training.batch_size == "auto"
+    if batch_is_auto:
+        config = with_batch(config, AUTO_BATCH[compute.device])
     _check_channels([p.volume for p in pairs])
     notices = _voxel_size_notices(train)
     if config.model.deep_supervision and config.model.architecture == "monai_unet":
@@ -115,7 +142,6 @@ def plan_training(config: Config, pairs: Sequence[TrainingPair]) -> TrainPlan:
             "Nothing is held out for validation: the best model is the one with the "
             "lowest training loss, and its score on new data is unknown."
         )
-    compute = choose_compute(config)
     memory = _estimate_memory(config, train, patch_size, compute)
     free = available_memory(compute.device)
     if memory > free:
@@ -123,9 +149,8 @@ def plan_training(config: Config, pairs: Sequence[TrainingPair]) -> TrainPlan:
             f"Training needs about {memory / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
             "free: if it runs out of memory, halve system.training.batch_size."
         )
-    per_step = (
-        config.system.training.batch_size * config.optimization.accumulate_grad_batches
-    )
+    micro_batches = config.optimization.accumulate_grad_batches * n_ranks
+    per_step = config.system.training.patches_per_batch * micro_batches
     return TrainPlan(
         config=config,
         compute=compute,
@@ -142,6 +167,26 @@ def plan_training(config: Config, pairs: Sequence[TrainingPair]) -> TrainPlan:
         annotated_share=_annotated_share(train),
         memory_bytes=memory,
         notices=tuple(notices),
+        gpus=gpus,
+        n_ranks=n_ranks,
+        micro_batches=micro_batches,
+        batch_is_auto=batch_is_auto,
+    )
+
+
+def with_batch(config: Config, patches: int, accumulate: int | None = None) -> Config:
+    """Return the configuration with another batch, and accumulation where given."""
+    training = config.system.training.model_copy(update={"batch_size": patches})
+    optimization = config.optimization
+    if accumulate is not None:
+        optimization = optimization.model_copy(
+            update={"accumulate_grad_batches": accumulate}
+        )
+    return config.model_copy(
+        update={
+            "system": config.system.model_copy(update={"training": training}),
+            "optimization": optimization,
+        }
     )
 
 
@@ -189,7 +234,9 @@ def _fit_patch(
     patch_size = (z, y, x)
     bottom = prod(n // m for n, m in zip(patch_size, multiple, strict=True))
     values_per_norm = bottom * (
-        config.system.training.batch_size if config.model.rsunet_norm == "batch" else 1
+        config.system.training.patches_per_batch
+        if config.model.rsunet_norm == "batch"
+        else 1
     )
     if values_per_norm < 2:
         raise DataError(
@@ -254,7 +301,7 @@ def _estimate_memory(
     with RSUNet in bfloat16 on a CPU, the estimate was within a factor of 1.5.
     """
     width = 2 if compute.precision != "32" else 4
-    voxels = prod(patch_size) * config.system.training.batch_size
+    voxels = prod(patch_size) * config.system.training.patches_per_batch
     features = sum(f / 4**level for level, f in enumerate(config.model.filters))
     activations = 12 * features * voxels * width
     parameters = sum(16 * 27 * 8 * f * f for f in config.model.filters)

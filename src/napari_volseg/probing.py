@@ -63,7 +63,11 @@ def run_probe(text: str) -> None:
     compute = Compute(**spec["compute"])
     network = build_network(config.model, spec["in_channels"], pyramid)
     network = network.to(memory_format=compute.memory_format)  # type: ignore[call-overload]
-    size = (config.system.training.batch_size, spec["in_channels"], *spec["patch_size"])
+    size = (
+        config.system.training.patches_per_batch,
+        spec["in_channels"],
+        *spec["patch_size"],
+    )
     image = torch.rand(size).contiguous(memory_format=compute.memory_format)
     with compute.autocast():
         outputs = network(image)
@@ -105,7 +109,9 @@ def _describe(plan: TrainPlan, compute: Compute) -> dict[str, Any]:
             "model": config.model.model_dump(
                 mode="json", exclude={"input_size", "output_size"}
             ),
-            "system": {"training": {"batch_size": config.system.training.batch_size}},
+            "system": {
+                "training": {"batch_size": config.system.training.patches_per_batch}
+            },
         },
         "in_channels": plan.in_channels,
         "pyramid": asdict(plan.pyramid),

@@ -208,7 +208,7 @@ class PatchSource:
 
     def batch(self, step: int, micro_batch: int) -> Batch:
         """Return the tensors of one forward pass, on the CPU."""
-        size = self.config.system.training.batch_size
+        size = self.config.system.training.patches_per_batch
         patches = [self.draw(step, micro_batch * size + i) for i in range(size)]
         targets = np.stack([p.targets_CZYX for p in patches])
         return Batch(
@@ -219,15 +219,22 @@ class PatchSource:
 
 
 def batches(
-    source: PatchSource, first_step: int, per_step: int, n_workers: int
+    source: PatchSource, first_step: int, micro_batches: Sequence[int], n_workers: int
 ) -> Iterator[list[Batch]]:
-    """Yield the micro-batches of each step, prepared ahead by threads."""
+    """Yield the micro-batches of each step, prepared ahead by threads.
+
+    Parameters
+    ----------
+    micro_batches
+        Places of the wanted ones among all of a step: everything for one process,
+        every n-th for one of n that train together.
+    """
     if n_workers == 0:
         step = first_step
         while True:
-            yield [source.batch(step, i) for i in range(per_step)]
+            yield [source.batch(step, i) for i in micro_batches]
             step += 1
-    ahead = max(2, -(-n_workers // per_step) + 1)
+    ahead = max(2, -(-n_workers // max(1, len(micro_batches))) + 1)
     with ThreadPoolExecutor(n_workers, "volseg-patches") as pool:
         queue: list[list[Future[Batch]]] = []
         step = first_step
@@ -235,7 +242,7 @@ def batches(
             while True:
                 while len(queue) < ahead:
                     queue.append(
-                        [pool.submit(source.batch, step, i) for i in range(per_step)]
+                        [pool.submit(source.batch, step, i) for i in micro_batches]
                     )
                     step += 1
                 yield [future.result() for future in queue.pop(0)]

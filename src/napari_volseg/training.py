@@ -71,7 +71,7 @@ def train(
     stream = batches(
         run.source,
         learner.step,
-        plan.config.optimization.accumulate_grad_batches,
+        range(plan.micro_batches),
         plan.config.system.training.num_workers,
     )
     reason: Reason | None = _budget_used(learner, plan)

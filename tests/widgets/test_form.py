@@ -50,6 +50,7 @@ def test_every_setting_can_be_edited(form: ConfigForm, key: str) -> None:
 
 
 OTHERS: dict[str, Any] = {
+    "system.training.gpus": [0, 2],
     "data.pad_size": [1, 2, 3],
     "model.down_factors": [[1, 2, 2], [2, 2, 2], [2, 2, 2]],
     "model.kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
@@ -84,7 +85,7 @@ def test_defaults_are_no_settings(form: ConfigForm) -> None:
 def test_an_edit_is_announced_and_kept(form: ConfigForm, qtbot: Any) -> None:
     field = form.field("system.training.batch_size")
     with qtbot.waitSignal(form.changed, timeout=1000):
-        field.native.setValue(7)
+        field.native.setText("7")
     assert form.value() == {"system": {"training": {"batch_size": 7}}}
 
 

@@ -52,7 +52,7 @@ def sample_pairs() -> list[TrainingPair]:
 
 def _shorten(config: Config) -> Config:
     tree = config.model_dump(mode="json")
-    batch = min(2, config.system.training.batch_size)
+    batch = min(2, config.system.training.patches_per_batch)
     tree["system"]["training"]["batch_size"] = batch
     tree["data"]["iter_num_per_epoch"] = 2 * batch
     tree["optimization"]["accumulate_grad_batches"] = 1
