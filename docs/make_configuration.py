@@ -99,7 +99,10 @@ def _describe(kind: Any, metadata: tuple[Any, ...] | list[Any] = ()) -> str:
     if origin is tuple:
         parts = [part for part in get_args(kind) if part is not Ellipsis]
         if len(parts) == len(get_args(kind)):
-            return f"{len(parts)} × {_describe(parts[0])}"
+            words = [_describe(part) for part in parts]
+            if len(set(words)) > 1:
+                return f"[{'; '.join(words)}]"
+            return f"{len(parts)} × {words[0]}"
         return f"list of {_describe(parts[0])}"
     word = {bool: "true, false", int: "whole number", float: "number", str: "text"}
     bounds = _bounds(metadata)

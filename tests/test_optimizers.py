@@ -1,63 +1,93 @@
 import pytest
 import torch
 
-from napari_volseg.config import OptimizationConfig, SchedulerConfig
-from napari_volseg.optimizers import Schedule, build_optimizer
+from napari_volseg.config import OptimizationConfig, OptimizerConfig
+from napari_volseg.errors import DataError
+from napari_volseg.optimizers import build_optimizer, load_optimizer, set_rates
 
 
-def test_plateau_lowers_the_rate_after_its_patience_and_not_below_the_floor():
-    config = SchedulerConfig(
-        name="ReduceLROnPlateau", factor=0.5, patience=2, min_lr=3e-4
-    )
-    schedule = Schedule(config, 1e-3)
-    rates = []
-    for loss in [1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]:
-        schedule.end_epoch(loss)
-        rates.append(schedule.lr(0, 0))
-    assert rates == [1e-3] * 4 + [5e-4] * 3 + [3e-4] * 2
+def _network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.BatchNorm3d(2))
 
 
-def test_plateau_agrees_with_torch():
-    losses = [1.0, 0.9, 0.95, 0.9, 0.91, 0.8, 0.85, 0.85, 0.85, 0.85, 0.85, 0.85]
-    config = SchedulerConfig(name="ReduceLROnPlateau", factor=0.6, patience=1, min_lr=0)
-    ours = Schedule(config, 1.0)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
-    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, factor=0.6, patience=1, threshold=1e-4
-    )
-    for loss in losses:
-        ours.end_epoch(loss)
-        theirs.step(loss)
-        assert ours.lr(0, 0) == pytest.approx(optimizer.param_groups[0]["lr"])
+def _build(network=None, **settings):
+    config = OptimizationConfig(optimizer=OptimizerConfig(**settings))
+    return build_optimizer(network or _network(), config)
 
 
-def test_warm_up_rises_and_the_cosine_falls_to_the_floor():
-    schedule = Schedule(SchedulerConfig(warmup_steps=10, min_lr=1e-5), 1e-2)
-    warm = [schedule.lr(step, 0.0) for step in range(12)]
-    assert warm[0] < 0.2 * 1e-2
-    assert warm == sorted(warm)
-    fall = [schedule.lr(100, p / 10) for p in range(11)]
-    assert fall == sorted(fall, reverse=True)
-    assert fall[0] == pytest.approx(1e-2)
-    assert fall[-1] == pytest.approx(1e-5)
-
-
-def test_the_state_of_a_schedule_is_all_of_it():
-    config = SchedulerConfig(name="ReduceLROnPlateau", patience=1)
-    first, second = Schedule(config, 1.0), Schedule(config, 1.0)
-    for loss in (1.0, 1.0):
-        first.end_epoch(loss)
-    second.load(first.state())
-    assert [first.end_epoch(1.0), first.lr(0, 0)] == [
-        second.end_epoch(1.0),
-        second.lr(0, 0),
-    ]
-
-
-def test_norms_and_biases_are_not_decayed():
-    network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.BatchNorm3d(2))
-    optimizer = build_optimizer(network, OptimizationConfig())
+@pytest.mark.parametrize("name", ["AdamW", "SGD"])
+def test_norms_and_biases_are_not_decayed(name):
+    optimizer = _build(name=name, weight_decay=0.1)
     decayed, free = optimizer.param_groups
+    assert type(optimizer).__name__ == name
     assert [p.ndim for p in decayed["params"]] == [5]
     assert {p.ndim for p in free["params"]} == {1}
-    assert free["weight_decay"] == 0
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0)
+
+
+def test_decay_shrinks_weights_and_nothing_else():
+    network = _network()
+    optimizer = _build(network, weight_decay=0.5, lr=0.1)
+    before = [p.detach().clone() for p in network.parameters()]
+    for p in network.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    ratios = [
+        float((p.detach() / b)[b != 0].mean()) if (b != 0).any() else 1.0
+        for p, b in zip(network.parameters(), before, strict=True)
+    ]
+    assert ratios == pytest.approx([0.95, 1, 1, 1])
+
+
+def test_sgd_has_its_momentum_and_looks_ahead():
+    group = _build(name="SGD", momentum=0.8).param_groups[0]
+    assert (group["momentum"], group["nesterov"]) == (0.8, True)
+    assert not _build(name="SGD", momentum=0).param_groups[0]["nesterov"]
+
+
+def test_fused_and_plain_steps_agree():
+    fused, plain = _network(), _network()
+    optimizers = [_build(fused), _build(plain)]
+    assert optimizers[0].param_groups[0]["fused"]
+    for group in optimizers[1].param_groups:
+        group["fused"] = False
+    for _ in range(3):
+        for network, optimizer in zip((fused, plain), optimizers, strict=True):
+            for p in network.parameters():
+                p.grad = torch.sin(p.detach() * 100)
+            optimizer.step()
+    for a, b in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_rates_reach_the_groups_they_are_for():
+    optimizer = _build(betas=(0.8, 0.99))
+    set_rates(optimizer, 0.02, 0.3)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.02, 0.02]
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.3, 0]
+    assert optimizer.param_groups[1]["betas"] == (0.8, 0.99)
+    set_rates(optimizer, 0.02, 0.3, momentum=0.85)
+    assert {g["betas"] for g in optimizer.param_groups} == {(0.85, 0.99)}
+    sgd = _build(name="SGD")
+    set_rates(sgd, 0.02, 0.3, momentum=0.85)
+    assert {g["momentum"] for g in sgd.param_groups} == {0.85}
+
+
+def test_a_resumed_optimizer_keeps_its_memory_and_takes_new_settings():
+    network = _network()
+    first = _build(network)
+    for p in network.parameters():
+        p.grad = torch.ones_like(p)
+    first.step()
+    second = _build(network, betas=(0.7, 0.9))
+    load_optimizer(second, first.state_dict())
+    assert second.param_groups[0]["betas"] == (0.7, 0.9)
+    moments = [s["exp_avg"] for s in second.state.values()]
+    assert len(moments) == 4
+    assert all(bool((m != 0).all()) for m in moments)
+
+
+def test_the_memory_of_another_optimizer_is_refused():
+    with pytest.raises(DataError, match=r"optimizer\.name is AdamW"):
+        load_optimizer(_build(), _build(name="SGD").state_dict())

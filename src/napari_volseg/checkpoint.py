@@ -155,7 +155,8 @@ def load_model(path: Path) -> Model:
                 f"{path} is not a checkpoint of a volseg run: choose a "
                 "model.safetensors or a file in a run's checkpoints folder"
             )
-        metadata, weights = state["metadata"], state["network"]
+        metadata = state["metadata"]
+        weights = (state.get("average") or state)["network"]
         _check_version(metadata, path)
     else:
         metadata = read_model_metadata(path)

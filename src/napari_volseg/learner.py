@@ -7,14 +7,18 @@ from math import inf, isfinite
 from typing import Any
 
 import torch
+from torch import nn
 
+from napari_volseg.averaging import WeightAverage
 from napari_volseg.checkpoint import model_metadata
 from napari_volseg.config import InstancesConfig
 from napari_volseg.losses import map_loss
 from napari_volseg.networks import build_network
-from napari_volseg.optimizers import Schedule, build_optimizer, set_learning_rate
+from napari_volseg.optimizers import build_optimizer, load_optimizer, set_rates
 from napari_volseg.planning import TrainPlan
+from napari_volseg.record import Record
 from napari_volseg.sampling import Batch
+from napari_volseg.schedules import Schedule
 
 __all__ = ["Learner"]
 
@@ -23,7 +27,7 @@ _MAX_SKIPPED = 20
 
 
 class Learner:
-    """A network with its optimizer, its schedule and its best score so far."""
+    """A network with its optimizer, its schedule and its record so far."""
 
     def __init__(self, plan: TrainPlan) -> None:
         config = plan.config
@@ -34,26 +38,37 @@ class Learner:
         if plan.compute.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.network, config.optimization)
+        self.average = (
+            WeightAverage(self.network, config.optimization.ema_decay)
+            if config.optimization.ema_decay
+            else None
+        )
         self.scaler = torch.amp.GradScaler(
-            plan.compute.device, enabled=plan.compute.precision == "16"
+            plan.compute.device,
+            enabled=plan.compute.precision == "16",
+            **config.optimization.scaler.model_dump(),
         )
-        self.schedule = Schedule(
-            config.optimization.scheduler, config.optimization.optimizer.lr
-        )
-        self.step = 0
-        self.elapsed = 0.0
-        """Seconds of training, earlier sessions included."""
-        self.epoch_losses: list[float] = []
-        self.last_loss = inf
-        """Mean training loss of the last epoch."""
-        self.lowest_loss = inf
-        self.best_score = -inf
-        self.best_metrics: dict[str, float] = {}
-        self.stale_epochs = 0
-        self.n_validations = 0
+        self.schedule = Schedule(config.optimization, plan.steps_per_epoch)
+        self.record = Record()
+        self.grad_norm = 0.0
+        """Norm of the last step's gradient, before it was clipped."""
         self.instances = config.instances
         """Thresholds fitted so far."""
-        self._skipped = 0
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.record.step
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, earlier sessions included."""
+        return self.record.elapsed
+
+    @property
+    def result(self) -> nn.Module:
+        """The network to validate, show and save: the averaged one, if there is one."""
+        return self.average.network if self.average else self.network
 
     @property
     def progress(self) -> float:
@@ -75,7 +90,8 @@ class Learner:
     def learn(self, micro_batches: Sequence[Batch]) -> tuple[float, tuple[float, ...]]:
         """Do one optimizer update; return the total loss and those of the maps.
 
-        A step whose gradient is not finite changes nothing but is counted.
+        A step whose loss or gradient is not finite changes no weight, but is
+        counted.
 
         Raises
         ------
@@ -103,32 +119,48 @@ class Learner:
             self.scaler.scale(loss / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() / len(micro_batches)
             parts += losses / len(micro_batches)
-        self._update()
-        self.step += 1
-        return float(total), tuple(parts.tolist())
+        mean_loss = float(total)
+        self._update(mean_loss)
+        self.record.step += 1
+        return mean_loss, tuple(parts.tolist())
 
-    def _update(self) -> None:
-        optimization = self._plan.config.optimization
+    def _update(self, loss: float) -> None:
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(
-            self.network.parameters(), optimization.gradient_clip_val or inf
+            self.network.parameters(),
+            self._plan.config.optimization.gradient_clip_val or inf,
         )
-        finite = isfinite(float(norm))
-        self._skipped = 0 if finite else self._skipped + 1
-        if self._skipped >= _MAX_SKIPPED:
+        self.grad_norm = float(norm)
+        if isfinite(self.grad_norm) and isfinite(loss):
+            set_rates(
+                self.optimizer,
+                self.lr,
+                self.schedule.weight_decay(self.progress),
+                self.schedule.momentum(self.progress),
+            )
+            self.scaler.step(self.optimizer)
+            if self.average:
+                self.average.update(self.network)
+            self.record.skipped_in_row = 0
+        else:
+            self._skip()
+        # After a gradient that was not finite, this lowers the scale.
+        self.scaler.update()
+
+    def _skip(self) -> None:
+        self.record.n_skipped += 1
+        self.record.skipped_in_row += 1
+        _mend_statistics(self.network)
+        if self.record.skipped_in_row >= _MAX_SKIPPED:
             raise FloatingPointError(
                 f"the gradient was not finite for {_MAX_SKIPPED} steps in a row: "
                 "resume from the last checkpoint with a lower "
                 "optimization.optimizer.lr, or with optimization.precision=32"
             )
-        if finite or self.scaler.is_enabled():
-            set_learning_rate(self.optimizer, self.lr)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
 
     def metadata(self) -> dict[str, Any]:
         """Return what a model file says about itself now."""
-        plan = self._plan
+        plan, scores = self._plan, self.record.best_metrics
         config = plan.config.model_copy(update={"instances": self.instances})
         return {
             **model_metadata(
@@ -138,44 +170,53 @@ class Learner:
                 plan.voxel_size,
                 plan.patch_size,
                 self.step,
-                self.best_metrics,
+                scores,
             ),
-            "score": self.best_metrics.get("f1_50"),
+            "score": scores.get("f1_50"),
         }
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: tensors and plain values."""
         return {
             "network": self.network.state_dict(),
+            "average": self.average.state() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "schedule": self.schedule.state(),
             "torch_rng": torch.get_rng_state(),
             "metadata": self.metadata(),
             "instances": self.instances.model_dump(),
-            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "record": self.record.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on exactly where the state of a checkpoint left off."""
+        """Go on exactly where the state of a checkpoint left off.
+
+        Raises
+        ------
+        DataError
+            If the checkpoint is of another kind of optimizer.
+        """
+        config = self._plan.config.optimization
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if self.average and state.get("average"):
+            self.average.load(state["average"])
+        elif self.average:  # switched on since
+            self.average = WeightAverage(self.network, config.ema_decay)
+        load_optimizer(self.optimizer, state["optimizer"])
+        if state["scaler"]:  # empty when the precision needed none
+            self.scaler.load_state_dict(state["scaler"])
         self.schedule.load(state["schedule"])
         torch.set_rng_state(state["torch_rng"])
         self.instances = InstancesConfig(**state["instances"])
-        for name in _COUNTERS:
-            setattr(self, name, state["counters"][name])
+        self.record = Record.from_state(state["record"])
 
 
-_COUNTERS = (
-    "step",
-    "elapsed",
-    "epoch_losses",
-    "last_loss",
-    "lowest_loss",
-    "best_score",
-    "best_metrics",
-    "stale_epochs",
-    "n_validations",
-)
+def _mend_statistics(network: nn.Module) -> None:
+    """Start anew where a bad batch has left its mark in the running statistics."""
+    for module in network.modules():
+        mean = getattr(module, "running_mean", None)
+        if isinstance(mean, torch.Tensor):
+            variance = module.running_var
+            if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):  # type: ignore[arg-type]
+                module.reset_running_stats()  # type: ignore[operator]

@@ -1,91 +1,99 @@
-"""The optimizer and how its learning rate falls."""
+"""The optimizer, and which of a network's weights it decays."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from math import cos, inf, pi
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-from napari_volseg.config import OptimizationConfig, SchedulerConfig
+from napari_volseg.config import OptimizationConfig
+from napari_volseg.errors import DataError
 
-__all__ = ["Schedule", "build_optimizer", "set_learning_rate"]
+__all__ = ["build_optimizer", "load_optimizer", "set_rates"]
+
+_FUSED_DEVICES = ("cpu", "cuda", "mps")
 
 
 def build_optimizer(
     network: nn.Module, config: OptimizationConfig
 ) -> torch.optim.Optimizer:
-    """Return AdamW; norms and biases are not decayed."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    free = [p for p in network.parameters() if p.ndim <= 1]
+    """Return the optimizer of a network; norms and biases are not decayed.
+
+    The first parameter group is decayed, the second is not. Both algorithms are
+    fused into one kernel where PyTorch has that for the device of the network.
+    """
+    settings = config.optimizer
+    weights = list(network.parameters())
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.optimizer.weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        {
+            "params": [p for p in weights if p.ndim > 1],
+            "weight_decay": settings.weight_decay,
+        },
+        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.optimizer.lr, fused=True)
+    fused = _can_fuse(weights)
+    if settings.name == "AdamW":
+        return torch.optim.AdamW(
+            groups, lr=settings.lr, betas=settings.betas, fused=fused
+        )
+    return torch.optim.SGD(
+        groups,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov and settings.momentum > 0,
+        fused=fused,
+    )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all parameters."""
+def set_rates(
+    optimizer: torch.optim.Optimizer,
+    lr: float,
+    weight_decay: float,
+    momentum: float | None = None,
+) -> None:
+    """Set what a schedule decides of the next step.
+
+    Parameters
+    ----------
+    weight_decay
+        Of the weights that are decayed; norms and biases stay free of it.
+    momentum
+        Momentum of SGD, or first beta of AdamW; None leaves it.
+    """
     for group in optimizer.param_groups:
         group["lr"] = lr
+        if momentum is not None and "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        elif momentum is not None and group["momentum"] > 0:
+            group["momentum"] = momentum
+    optimizer.param_groups[0]["weight_decay"] = weight_decay
 
 
-@dataclass
-class Schedule:
-    """The learning rate as a function of progress and of the scores so far.
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over the memory of an optimizer, but keep the settings of this one.
 
-    Its state is plain numbers, so a resumed run goes on exactly.
+    Raises
+    ------
+    DataError
+        If the state is that of another kind of optimizer.
     """
+    kept = [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in optimizer.param_groups
+    ]
+    if ("betas" in kept[0]) != ("betas" in state["param_groups"][0]):
+        raise DataError(
+            f"optimization.optimizer.name is {type(optimizer).__name__}, but the "
+            "checkpoint is of another optimizer: set it back, or start a new run"
+        )
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, kept, strict=True):
+        group.update(settings)
 
-    config: SchedulerConfig
-    base_lr: float
-    scale: float = field(default=1.0, init=False)
-    best: float = field(default=inf, init=False)
-    stalled: int = field(default=0, init=False)
 
-    def lr(self, step: int, progress: float) -> float:
-        """Return the rate of a step.
-
-        Parameters
-        ----------
-        step
-            Optimizer updates done so far.
-        progress
-            Share of the budget, of epochs or of minutes, that is used up.
-        """
-        if self.config.name == "constant":
-            return self.base_lr
-        if self.config.name == "ReduceLROnPlateau":
-            return max(self.config.min_lr, self.base_lr * self.scale)
-        warm = min(1.0, (step + 1) / (self.config.warmup_steps + 1))
-        fall = 0.5 * (1 + cos(pi * min(1.0, progress)))
-        span = self.base_lr - self.config.min_lr
-        return warm * (self.config.min_lr + span * fall)
-
-    def end_epoch(self, loss: float) -> bool:
-        """Take note of an epoch's watched loss; True when the rate was lowered."""
-        if self.config.name != "ReduceLROnPlateau":
-            return False
-        margin = self.config.threshold * abs(self.best) if self.best < inf else 0.0
-        if loss < self.best - margin:
-            self.best, self.stalled = loss, 0
-            return False
-        self.stalled += 1
-        if self.stalled <= self.config.patience:
-            return False
-        before = self.lr(0, 0)
-        self.scale *= self.config.factor
-        self.stalled = 0
-        return self.lr(0, 0) < before
-
-    def state(self) -> dict[str, float]:
-        """Return what a checkpoint keeps."""
-        return {"scale": self.scale, "best": self.best, "stalled": self.stalled}
-
-    def load(self, state: dict[str, float]) -> None:
-        """Go on from the state of a checkpoint."""
-        self.scale, self.best = state["scale"], state["best"]
-        self.stalled = int(state["stalled"])
+def _can_fuse(weights: Iterable[nn.Parameter]) -> bool:
+    return all(
+        p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in weights
+    )

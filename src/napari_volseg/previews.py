@@ -54,7 +54,7 @@ class Previewer:
                 volume.image, self._plan.config.data.percentiles
             )
         maps = predict_region(
-            learner.network, self._plan, volume, self._ranges[pair], box
+            learner.result, self._plan, volume, self._ranges[pair], box
         )
         labels = segment(maps, learner.instances)
         name = self._write(learner.step, maps, labels, box)

@@ -97,16 +97,15 @@ class Session:
         self._best = False
         self._losses: list[float] = []
         self._parts: list[tuple[float, ...]] = []
-        self._epoch_parts: list[tuple[float, ...]] = []
 
     def learn(self, micro_batches: list[Batch]) -> None:
         """Do one step and keep its losses for the next report."""
         loss, parts = self.learner.learn(micro_batches)
-        self.learner.elapsed += self.clock.lap()
-        self.learner.epoch_losses.append(loss)
+        self.learner.record.elapsed += self.clock.lap()
+        self.learner.record.epoch_losses.append(loss)
         self._losses.append(loss)
         self._parts.append(parts)
-        self._epoch_parts.append(parts)
+        self.learner.record.epoch_parts.append(parts)
 
     def progress(self, state: str = "running") -> Progress:
         """Report the mean losses since the last report."""
@@ -165,10 +164,10 @@ class Session:
     def end_epoch(self, control: Control) -> Iterator[Event]:
         """Validate, preview, and let the schedule know."""
         learner, monitor = self.learner, self.plan.config.monitor
-        loss = float(np.mean(learner.epoch_losses))
-        learner.epoch_losses = []
-        parts = np.mean(self._epoch_parts, axis=0).tolist()
-        self._epoch_parts = []
+        loss = float(np.mean(learner.record.epoch_losses))
+        learner.record.epoch_losses = []
+        parts = np.mean(learner.record.epoch_parts, axis=0).tolist()
+        learner.record.epoch_parts = []
         self.board.losses(learner.step, loss, parts)
         self.board.scalars(learner.step, {"lr": learner.lr})
         watched = loss
@@ -180,21 +179,21 @@ class Session:
         elif not self.held_out:
             self._note_best(-loss, {"train_loss": loss})
         self._count_stale(watched)
-        learner.last_loss = loss
+        learner.record.last_loss = loss
         if learner.schedule.end_epoch(watched):
             yield Notice(f"The learning rate fell to {learner.lr:.2g}.")
         every = monitor.preview_every_epochs
         if every and learner.epoch % every == 0:
             yield self.preview(control)
-        learner.elapsed += self.clock.lap()
+        learner.record.elapsed += self.clock.lap()
 
     def converged(self) -> Reason | None:
         """Return why to stop early, if there is a reason."""
         stopping = self.plan.config.monitor.early_stopping
         if not stopping.enabled:
             return None
-        low = self.learner.last_loss < stopping.threshold
-        stale = self.learner.stale_epochs >= stopping.patience
+        low = self.learner.record.last_loss < stopping.threshold
+        stale = self.learner.record.stale_epochs >= stopping.patience
         return "converged" if low or stale else None
 
     def preview_asked(self, control: Control) -> bool:
@@ -212,20 +211,20 @@ class Session:
         path = self.folder / "model.safetensors"
         learner = self.learner
         if not path.exists():
-            save_model(path, learner.network.state_dict(), learner.metadata())
+            save_model(path, learner.result.state_dict(), learner.metadata())
         else:
-            learner.network.load_state_dict(load_model(path).network.state_dict())
+            learner.result.load_state_dict(load_model(path).network.state_dict())
         yield self.progress("validating")
         fitted_on = self._voxels_to_fit(reason)
-        maps = fitted_on.predict(learner.network)
+        maps = fitted_on.predict(learner.result)
         learner.instances = fitted_on.fit(maps, learner.instances, _MAX_FIT_VOXELS)
         if self.held_out and fitted_on is not self.held_out:
-            maps = self.held_out.predict(learner.network)
+            maps = self.held_out.predict(learner.result)
         metrics = (self.held_out or fitted_on).score(maps, learner.instances)
         if self.held_out:
-            learner.best_metrics = metrics
+            learner.record.best_metrics = metrics
             self.board.scalars(learner.step, _validation_names(metrics))
-        save_model(path, learner.network.state_dict(), learner.metadata())
+        save_model(path, learner.result.state_dict(), learner.metadata())
         yield Finished(reason, self._summary(reason, metrics), str(path), metrics)
 
     def close(self) -> None:
@@ -248,9 +247,9 @@ class Session:
 
     def _validate(self, held_out: HeldOutVoxels) -> Validated:
         learner = self.learner
-        maps = held_out.predict(learner.network)
-        learner.n_validations += 1
-        n = learner.n_validations
+        maps = held_out.predict(learner.result)
+        learner.record.n_validations += 1
+        n = learner.record.n_validations
         if n & (n - 1) == 0:
             # Often while the maps change quickly, rarely later: fitting is slow.
             learner.instances = held_out.fit(maps, learner.instances)
@@ -262,15 +261,15 @@ class Session:
     def _note_best(self, score: float, metrics: dict[str, float]) -> bool:
         learner = self.learner
         margin = self.plan.config.monitor.early_stopping.min_delta
-        if score <= learner.best_score:
+        if score <= learner.record.best_score:
             return False
-        if score > learner.best_score + margin:
-            learner.stale_epochs = -1
-        learner.best_score, learner.best_metrics = score, metrics
+        if score > learner.record.best_score + margin:
+            learner.record.stale_epochs = -1
+        learner.record.best_score, learner.record.best_metrics = score, metrics
         self._best = True
         save_model(
             self.folder / "model.safetensors",
-            learner.network.state_dict(),
+            learner.result.state_dict(),
             learner.metadata(),
         )
         return True
@@ -279,10 +278,10 @@ class Session:
         """Count epochs in which neither the score nor the watched loss improved."""
         learner = self.learner
         margin = self.plan.config.monitor.early_stopping.min_delta
-        if watched < learner.lowest_loss - margin:
-            learner.lowest_loss, learner.stale_epochs = watched, 0
+        if watched < learner.record.lowest_loss - margin:
+            learner.record.lowest_loss, learner.record.stale_epochs = watched, 0
         else:
-            learner.stale_epochs += 1
+            learner.record.stale_epochs += 1
 
     def _voxels_to_fit(self, reason: Reason) -> HeldOutVoxels:
         """Return the held-out voxels, or all when those hold few objects.

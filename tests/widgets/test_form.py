@@ -57,6 +57,9 @@ OTHERS: dict[str, Any] = {
     "model.input_size": [32, 128, 128],
     "model.output_size": [32, 128, 128],
     "optimization.max_minutes": 2.5,
+    "optimization.optimizer.weight_decay_end": 1e-5,
+    "optimization.scaler.growth_factor": 4.0,
+    "optimization.scheduler.stages": [[3, 0.001], [2, 0.0005]],
     "inference.window_size": [8, 16, 16],
 }
 

@@ -20,6 +20,7 @@ from napari_volseg.config.monitor import MonitorConfig
 from napari_volseg.config.optimization import (
     OptimizationConfig,
     OptimizerConfig,
+    ScalerConfig,
     SchedulerConfig,
 )
 from napari_volseg.config.system import SystemConfig, TrainingSystemConfig
@@ -35,6 +36,7 @@ __all__ = [
     "MonitorConfig",
     "OptimizationConfig",
     "OptimizerConfig",
+    "ScalerConfig",
     "SchedulerConfig",
     "SystemConfig",
     "TargetsConfig",

@@ -1,0 +1,48 @@
+"""What a training remembers of itself, in plain numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+__all__ = ["Record"]
+
+
+@dataclass
+class Record:
+    """Counters, scores and losses so far; a checkpoint keeps all of them."""
+
+    step: int = 0
+    """Steps done: optimizer updates, and those skipped."""
+    elapsed: float = 0.0
+    """Seconds of training, earlier sessions included."""
+    epoch_losses: list[float] = field(default_factory=list)
+    """Total loss of each step of this epoch."""
+    epoch_parts: list[tuple[float, ...]] = field(default_factory=list)
+    """Losses of the maps of each step of this epoch."""
+    last_loss: float = inf
+    """Mean training loss of the last epoch."""
+    lowest_loss: float = inf
+    """Lowest watched loss of an epoch."""
+    best_score: float = -inf
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    stale_epochs: int = 0
+    """Epochs since the score or the watched loss improved."""
+    n_validations: int = 0
+    n_skipped: int = 0
+    """Steps whose loss or gradient was not finite."""
+    skipped_in_row: int = 0
+    """The same, since the last step that changed the weights."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Record:
+        """Return the record of a checkpoint; a newer field has its default."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in state.items() if key in known})
