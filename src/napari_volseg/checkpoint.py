@@ -28,9 +28,16 @@ from napari_volseg.config import Config, build_config
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Size
 from napari_volseg.io import atomic_path, write_json
-from napari_volseg.models import FORMAT_VERSION, METADATA_KEY, read_model_metadata
+from napari_volseg.io.torch_archive import check_torch_archive
+from napari_volseg.models import (
+    FORMAT_VERSION,
+    METADATA_KEY,
+    check_metadata,
+    read_model_metadata,
+)
 from napari_volseg.networks import Pyramid, build_network
 from napari_volseg.volume import VoxelSize
+from napari_volseg.weights import check_described, fit_weights
 
 __all__ = [
     "Model",
@@ -54,6 +61,8 @@ class Model:
     voxel_size: VoxelSize
     patch_size: Size
     name: str
+    notes: tuple[str, ...] = ()
+    """What a user should know of how it was read, one sentence each."""
 
 
 def save_checkpoint(
@@ -100,6 +109,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         except OSError:
             continue
         if hashlib.sha256(data).hexdigest() == entry["sha256"]:
+            check_torch_archive(path)
             return _load_state(io.BytesIO(data), path)
     return None
 
@@ -149,15 +159,16 @@ def load_model(path: Path) -> Model:
         version, or its weights do not fit its network or are not finite.
     """
     if path.suffix == ".ckpt":
+        check_torch_archive(path)
         state = _load_state(_open(path), path)
         if "network" not in state or "metadata" not in state:
             raise DataError(
                 f"{path} is not a checkpoint of a volseg run: choose a "
                 "model.safetensors or a file in a run's checkpoints folder"
             )
-        metadata = state["metadata"]
-        weights = (state.get("average") or state)["network"]
-        _check_version(metadata, path)
+        metadata = check_metadata(state["metadata"], path)
+        average = state.get("average")
+        weights = (average if isinstance(average, dict) else state).get("network")
     else:
         metadata = read_model_metadata(path)
         try:
@@ -167,49 +178,57 @@ def load_model(path: Path) -> Model:
     return _build(metadata, weights, path)
 
 
-def _build(
-    metadata: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
-) -> Model:
-    config = build_config(metadata["config"], where=str(path))
-    pyramid = Pyramid(
-        tuple(_size(f) for f in metadata["down_factors"]),
-        tuple(_size(k) for k in metadata["kernel_sizes"]),
-    )
-    network = build_network(config.model, metadata["in_channels"], pyramid)
-    wanted = network.state_dict()
-    wrong = [
-        k for k in wanted if k not in weights or weights[k].shape != wanted[k].shape
-    ]
-    wrong += [k for k in weights if k not in wanted]
-    if wrong:
-        raise DataError(
-            f"the weights in {path} do not fit its network; the first of "
-            f"{len(wrong)} differences: {', '.join(wrong[:5])}"
+def _build(metadata: Mapping[str, Any], weights: object, path: Path) -> Model:
+    try:
+        config = build_config(metadata["config"], where=str(path))
+        pyramid = Pyramid(
+            tuple(_size(f) for f in metadata["down_factors"]),
+            tuple(_size(k) for k in metadata["kernel_sizes"]),
         )
-    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
-        raise DataError(f"{path} holds weights that are NaN or infinite: train again")
-    network.load_state_dict(dict(weights))
+        in_channels = int(metadata["in_channels"])
+        z, y, x = (float(v) for v in metadata["voxel_size"])
+        patch_size = _size(metadata["patch_size"])
+        if in_channels < 1:
+            raise ValueError(f"{in_channels} channels")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{path} is damaged: what it says of its network is incomplete ({error})"
+        ) from None
+
+    def build() -> nn.Module:
+        try:
+            return build_network(config.model, in_channels, pyramid)
+        except (ValueError, TypeError, IndexError, AssertionError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"{path} is damaged: it describes a network that cannot be ({error})"
+            ) from None
+
+    check_described(build, weights, path)
+    network = build()
+    fitted, notes = fit_weights(network.state_dict(), weights, path)
+    network.load_state_dict(fitted)
     network.eval()
-    z, y, x = (float(v) for v in metadata["voxel_size"])
     return Model(
         network=network,
         config=config,
         pyramid=pyramid,
-        in_channels=int(metadata["in_channels"]),
+        in_channels=in_channels,
         voxel_size=(z, y, x),
-        patch_size=_size(metadata["patch_size"]),
-        name=str(metadata["name"]),
+        patch_size=patch_size,
+        name=str(metadata.get("name") or config.experiment_name),
+        notes=notes,
     )
 
 
 def _size(values: Any) -> Size:
     z, y, x = (int(v) for v in values)
+    if min(z, y, x) < 1:
+        raise ValueError(f"{[z, y, x]} is no size")
     return z, y, x
-
-
-def _check_version(metadata: Mapping[str, Any], path: Path) -> None:
-    if int(metadata.get("format_version", 0)) > FORMAT_VERSION:
-        raise DataError(f"{path} was made by a newer version: update napari-volseg")
 
 
 def _open(path: Path) -> io.BytesIO:

@@ -84,6 +84,8 @@ def predict(
     range_C2 = intensity_range(image, model.config.data.percentiles)
     network = _to_device(model.network, compute)
     yield Started("predict", str(compute), plan.n_windows, memory_bytes=memory)
+    for sentence in model.notes:
+        yield Notice(sentence)
     if note := _compare_voxel_size(model, image):
         yield Notice(note, "warning")
     shape = (N_MAPS, *image.shape_ZYX)

@@ -17,12 +17,14 @@ from typing import Any
 
 from napari_volseg.config import InferenceConfig, InstancesConfig, build_config
 from napari_volseg.errors import DataError
+from napari_volseg.io import kind_of_file
 from napari_volseg.volume import VoxelSize
 
 __all__ = [
     "FORMAT_VERSION",
     "METADATA_KEY",
     "ModelInfo",
+    "check_metadata",
     "read_model_info",
     "read_model_metadata",
 ]
@@ -33,7 +35,7 @@ METADATA_KEY = "napari_volseg"
 FORMAT_VERSION = 1
 """Written as ``format_version``; a higher number is refused."""
 
-_MAX_HEADER_BYTES = 16 * 2**20
+_MAX_HEADER_BYTES = 8 * 2**20
 _MAX_TENSORS = 20_000
 
 
@@ -91,7 +93,19 @@ def read_model_metadata(path: str | Path) -> dict[str, Any]:
             f"{path} was not made by napari-volseg: it has weights but does not say "
             "how to use them; choose the model.safetensors of a run folder"
         )
-    metadata = _parse_object(text, path)
+    return check_metadata(_parse_object(text, path), path)
+
+
+def check_metadata(metadata: object, path: Path) -> dict[str, Any]:
+    """Return what a model says of itself, if this version can read it.
+
+    Raises
+    ------
+    DataError
+        If it is no mapping, or was written by a newer version.
+    """
+    if not isinstance(metadata, dict):
+        raise DataError(f"{path} is damaged: it does not say how to use its weights")
     version = metadata.get("format_version")
     if not isinstance(version, int):
         raise DataError(f"{path} does not say its format version: the file is damaged")
@@ -138,7 +152,8 @@ def read_model_info(path: str | Path) -> ModelInfo:
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     try:
         if not path.is_file():
-            what = "a folder" if path.is_dir() else "not there"
+            what = "not a file" if path.exists() else "not there"
+            what = "a folder" if path.is_dir() else what
             raise DataError(f"the model {path} is {what}: choose a model.safetensors")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -146,22 +161,19 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             if len(prefix) < 8:
                 raise DataError(f"the model {path} is incomplete: it has {size} bytes")
             (length,) = struct.unpack("<Q", prefix)
-            _check_header_length(path, prefix, length, size)
+            _check_header_length(path, prefix + file.read(24), length, size)
+            file.seek(8)
             text = file.read(length)
     except OSError as error:
         raise DataError(f"cannot read the model {path}: {error.strerror}") from None
     return _parse_object(text, path), size - 8 - length
 
 
-def _check_header_length(path: Path, prefix: bytes, length: int, size: int) -> None:
+def _check_header_length(path: Path, start: bytes, length: int, size: int) -> None:
     if length > _MAX_HEADER_BYTES:
-        kind = {
-            b"PK": "a PyTorch or zip file",
-            b"<!": "a web page",
-            b"<h": "a web page",
-            b"ve": "a Git LFS pointer, so fetch the file itself",
-            b"\x89H": "an HDF5 file",
-        }.get(prefix[:2], "not a safetensors file")
+        if start[8:9] == b"{" and 8 + length <= size:
+            raise DataError(f"{path} lists far too many arrays: it is no model of ours")
+        kind = kind_of_file(start) or "not a safetensors file"
         raise DataError(
             f"{path} is {kind}: choose the model.safetensors of a run folder"
         )

@@ -25,6 +25,7 @@ from napari_volseg.config.optimization import (
 )
 from napari_volseg.config.system import SystemConfig, TrainingSystemConfig
 from napari_volseg.config.tree import Config
+from napari_volseg.config.yaml_text import parse_tree, read_text
 
 __all__ = [
     "AugmentationConfig",
@@ -45,6 +46,8 @@ __all__ = [
     "build_config",
     "dump_config",
     "load_config",
+    "parse_tree",
     "preset_names",
     "preset_summary",
+    "read_text",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from napari_volseg.config.tree import Config
+from napari_volseg.config.yaml_text import as_number, parse_tree, read_text
 from napari_volseg.errors import DataError
 
 __all__ = [
@@ -23,8 +23,6 @@ __all__ = [
     "preset_names",
     "preset_summary",
 ]
-
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def preset_names() -> list[str]:
@@ -100,7 +98,7 @@ def apply_overrides(
             value = yaml.safe_load(text) if text else None
         except yaml.YAMLError:
             value = text
-        _put(result, key.split("."), _number(value), override)
+        _put(result, key.split("."), as_number(value), override)
     return result
 
 
@@ -117,12 +115,7 @@ def _read_tree(name: str | Path) -> dict[str, Any]:
             resources.files("napari_volseg") / "presets" / f"{name}.yaml"
         ).read_text("utf-8")
     elif path.suffix in {".yaml", ".yml"}:
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"cannot read the configuration file {path}: {error}"
-            ) from None
+        text = read_text(path)
     else:
         near = difflib.get_close_matches(str(name), preset_names(), n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
@@ -130,16 +123,7 @@ def _read_tree(name: str | Path) -> dict[str, Any]:
             f"there is no preset '{name}': {hint}presets are "
             f"{', '.join(preset_names())}; a YAML file works too"
         )
-    try:
-        tree = _numbers(yaml.safe_load(text) or {})
-    except (yaml.YAMLError, RecursionError) as error:
-        where = str(error).replace("\n", " ")
-        raise DataError(f"{name} is not valid YAML: {where}") from None
-    if not isinstance(tree, dict):
-        raise DataError(
-            f"{name} must be a mapping of sections such as data: and model:"
-        )
-    return tree
+    return parse_tree(text, str(name))
 
 
 def _check_keys(
@@ -201,18 +185,3 @@ def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
         key: _copy(value) if isinstance(value, Mapping) else value
         for key, value in tree.items()
     }
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return _number(value)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; people mean a number."""
-    if isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
-    return value

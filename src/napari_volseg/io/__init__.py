@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_volseg.io.atomic import atomic_path, write_json, write_text, writing
+from napari_volseg.io.kinds import kind_of_file
 from napari_volseg.io.lazy import LazyArray
 from napari_volseg.io.reading import (
     list_datasets,
@@ -30,6 +31,7 @@ __all__ = [
     "content_hash",
     "create_zarr",
     "expand_sources",
+    "kind_of_file",
     "list_datasets",
     "open_volume",
     "parse_source",

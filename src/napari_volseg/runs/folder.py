@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from napari_volseg.config import Config, apply_overrides, build_config, dump_config
+from napari_volseg.config import (
+    Config,
+    apply_overrides,
+    build_config,
+    dump_config,
+    parse_tree,
+    read_text,
+)
 from napari_volseg.errors import DataError
 from napari_volseg.io import (
     Source,
@@ -147,13 +153,7 @@ def read_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
         If it cannot be read, or a setting is unknown or out of bounds.
     """
     path = folder / CONFIG
-    try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        text = " ".join(str(error).split())
-        raise DataError(f"cannot read the configuration {path}: {text}") from None
-    if not isinstance(tree, dict):
-        raise DataError(f"the configuration {path} is damaged: it has no sections")
+    tree = parse_tree(read_text(path), str(path))
     return build_config(apply_overrides(tree, overrides), where=str(path))
 
 

@@ -1,0 +1,96 @@
+"""From YAML text to a plain tree, also when the text is hostile."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from napari_volseg.errors import DataError
+
+__all__ = ["as_number", "parse_tree", "read_text"]
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_MAX_BYTES = 2**20
+_MAX_VALUES = 50_000
+_MAX_DEPTH = 50
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a configuration file.
+
+    Raises
+    ------
+    DataError
+        If it is no file, larger than a megabyte, or no text.
+    """
+    try:
+        if not path.is_file():
+            what = "not a file" if path.exists() else "not there"
+            raise DataError(f"the configuration {path} is {what}: choose a YAML file")
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{path} is too large for a configuration: choose another")
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the configuration file {path}: {error}") from None
+
+
+def parse_tree(text: str, where: str) -> dict[str, Any]:
+    """Return the mapping that YAML text stands for; ``1e-3`` is a number.
+
+    Tags that would make objects are refused, and so are aliases that stand for
+    more values than a configuration can have.
+
+    Raises
+    ------
+    DataError
+        If the text is no YAML, no mapping, or a trap; it names `where`.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise DataError(f"{where} is not valid YAML: {problem}") from None
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise DataError(
+            f"{where} must be a mapping of sections such as data: and model:"
+        )
+    _count(tree, {}, 0, where)
+    numbers: dict[str, Any] = _numbers(tree)
+    return numbers
+
+
+def as_number(value: Any) -> Any:
+    """Return ``1e-3``, which YAML 1.1 reads as text, as the number that is meant."""
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value
+
+
+def _count(value: object, seen: dict[int, int], depth: int, where: str) -> int:
+    """Return how many values this is when every alias is written out."""
+    if not isinstance(value, dict | list):
+        return 1
+    # 0 marks a value that is being counted, which only one inside itself meets.
+    if depth > _MAX_DEPTH or seen.get(id(value)) == 0:
+        raise DataError(f"{where} nests its values too deeply for a configuration")
+    if id(value) not in seen:
+        seen[id(value)] = 0
+        parts = value.values() if isinstance(value, dict) else value
+        total = 1 + sum(_count(part, seen, depth + 1, where) for part in parts)
+        if total > _MAX_VALUES:
+            raise DataError(f"{where} stands for too many values for a configuration")
+        seen[id(value)] = total
+    return seen[id(value)]
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return as_number(value)
