@@ -50,6 +50,8 @@ def check_torch_archive(path: Path) -> None:
             _check_members(path, archive, size)
             (pickled,) = (n for n in archive.namelist() if n.endswith("/data.pkl"))
             data = archive.read(pickled)
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     except (
