@@ -122,10 +122,10 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
     path = tmp_path / "evil.ckpt"
     torch.save({"network": _Trap()}, path)
-    with pytest.raises(DataError, match=r"evil\.ckpt is damaged or not a checkpoint"):
+    with pytest.raises(DataError, match=r"evil\.ckpt needs .*mkdir"):
         load_model(path)
     (tmp_path / "legacy.ckpt").write_bytes(pickle.dumps(_Trap()))
-    with pytest.raises(DataError, match="not a checkpoint"):
+    with pytest.raises(DataError, match="any code"):
         load_model(tmp_path / "legacy.ckpt")
     assert not (tmp_path / "trapped").exists()
 
