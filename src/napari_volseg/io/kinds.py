@@ -27,6 +27,6 @@ def kind_of_file(start: bytes) -> str | None:
     """
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
         return "a web page, so the download went wrong"
-    if len(start) > 9 and start[8:9] == b"{" and int.from_bytes(start[:8], "little"):
+    if start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") < 2**32:
         return "a safetensors file"
     return next((kind for mark, kind in _STARTS if start.startswith(mark)), None)
