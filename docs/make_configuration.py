@@ -104,6 +104,9 @@ def _describe(kind: Any, metadata: tuple[Any, ...] | list[Any] = ()) -> str:
                 return f"[{'; '.join(words)}]"
             return f"{len(parts)} × {words[0]}"
         return f"list of {_describe(parts[0])}"
+    if origin is dict:
+        key, value = get_args(kind)
+        return f"mapping of {_describe(key)} to {_describe(value)}"
     word = {bool: "true, false", int: "whole number", float: "number", str: "text"}
     bounds = _bounds(metadata)
     return f"{word[kind]} {bounds}".strip()

@@ -12,8 +12,8 @@ from torch import nn
 from napari_volseg.averaging import WeightAverage
 from napari_volseg.checkpoint import model_metadata
 from napari_volseg.config import InstancesConfig
-from napari_volseg.losses import map_loss
-from napari_volseg.networks import build_network
+from napari_volseg.losses import MapLoss, build_loss, load_features
+from napari_volseg.networks import N_MAPS, build_network
 from napari_volseg.optimizers import build_optimizer, load_optimizer, set_rates
 from napari_volseg.planning import TrainPlan
 from napari_volseg.record import Record
@@ -37,7 +37,10 @@ class Learner:
         self.network = network.to(plan.compute.device)
         if plan.compute.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(self.network, config.optimization)
+        self.loss = _build_loss(plan).to(plan.compute.device)
+        self.optimizer = build_optimizer(
+            nn.ModuleList([self.network, self.loss]), config.optimization
+        )
         self.average = (
             WeightAverage(self.network, config.optimization.ema_decay)
             if config.optimization.ema_decay
@@ -90,8 +93,8 @@ class Learner:
     def learn(self, micro_batches: Sequence[Batch]) -> tuple[float, tuple[float, ...]]:
         """Do one optimizer update; return the total loss and those of the maps.
 
-        A step whose loss or gradient is not finite changes no weight, but is
-        counted.
+        The total is weighed by `loss_weights` alone, also under uncertainty. A step
+        whose loss or gradient is not finite changes no weight, but is counted.
 
         Raises
         ------
@@ -99,26 +102,24 @@ class Learner:
             After 20 such steps in a row.
         """
         compute = self._plan.compute
-        weights = self._plan.config.model.loss_weights
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=compute.device)
-        parts = torch.zeros(len(weights), device=compute.device)
+        parts = torch.zeros(N_MAPS, device=compute.device)
         for batch in micro_batches:
             image = batch.image_BCZYX.to(
                 compute.device, memory_format=compute.memory_format, non_blocking=True
             )
             with compute.autocast():
                 outputs = self.network(image)
-            loss, losses = map_loss(
+            losses = self.loss(
                 outputs,
                 batch.targets_BCZYX.to(compute.device, non_blocking=True),
                 batch.valid_BCZYX.to(compute.device, non_blocking=True),
-                weights,
             )
-            self.scaler.scale(loss / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach() / len(micro_batches)
-            parts += losses / len(micro_batches)
+            self.scaler.scale(losses.objective / len(micro_batches)).backward()
+            total += losses.total / len(micro_batches)
+            parts += losses.parts / len(micro_batches)
         mean_loss = float(total)
         self._update(mean_loss)
         self.record.step += 1
@@ -180,6 +181,7 @@ class Learner:
         return {
             "network": self.network.state_dict(),
             "average": self.average.state() if self.average else None,
+            "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "schedule": self.schedule.state(),
@@ -199,6 +201,7 @@ class Learner:
         """
         config = self._plan.config.optimization
         self.network.load_state_dict(state["network"])
+        self.loss.load_state_dict(state["loss"])
         if self.average and state.get("average"):
             self.average.load(state["average"])
         elif self.average:  # switched on since
@@ -220,3 +223,10 @@ def _mend_statistics(network: nn.Module) -> None:
             variance = module.running_var
             if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):  # type: ignore[arg-type]
                 module.reset_running_stats()  # type: ignore[operator]
+
+
+def _build_loss(plan: TrainPlan) -> MapLoss:
+    model = plan.config.model
+    path = model.loss.perceptual_model if model.loss.uses("perceptual") else None
+    features = None if path is None else load_features(path)
+    return build_loss(model, features=features)

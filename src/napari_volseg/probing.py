@@ -22,7 +22,7 @@ from napari_volseg.config import build_config
 from napari_volseg.devices import Compute, processor_features
 from napari_volseg.errors import DataError
 from napari_volseg.io import write_json
-from napari_volseg.losses import map_loss
+from napari_volseg.losses import build_loss
 from napari_volseg.networks import N_MAPS, Pyramid, build_network
 from napari_volseg.planning import TrainPlan
 
@@ -72,8 +72,8 @@ def run_probe(text: str) -> None:
     with compute.autocast():
         outputs = network(image)
     targets = torch.rand((size[0], N_MAPS, *size[2:]))
-    loss, _ = map_loss(outputs, targets, targets > 0.1, config.model.loss_weights)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = build_loss(config.model)(outputs, targets, targets > 0.1).objective
+    loss.backward()
     sys.exit(0 if bool(torch.isfinite(loss)) else 1)
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
 from napari_volseg.instances import fit_thresholds, segment
-from napari_volseg.losses import map_loss
+from napari_volseg.losses import build_loss
 from napari_volseg.metrics import evaluate
 from napari_volseg.networks import required_multiple
 from napari_volseg.planning import TrainPlan
@@ -137,13 +137,15 @@ class HeldOutVoxels:
         targets = _pack([p.targets_CZYX for p in self._parts])
         valid = _pack([p.valid_CZYX for p in self._parts])
         probability = np.clip(maps_CZYX.astype(np.float32) / 255, 1 / 510, 1 - 1 / 510)
-        total, _ = map_loss(
-            [torch.logit(torch.from_numpy(probability))[None]],
-            torch.from_numpy(targets.astype(np.float32) / 255)[None],
-            torch.from_numpy(valid)[None],
-            self._plan.config.model.loss_weights,
-        )
-        return float(total)
+        # Without perceptual terms: their network is too large for a whole volume.
+        loss = build_loss(self._plan.config.model)
+        with torch.no_grad():
+            losses = loss(
+                [torch.logit(torch.from_numpy(probability))[None]],
+                torch.from_numpy(targets.astype(np.float32) / 255)[None],
+                torch.from_numpy(valid)[None],
+            )
+        return float(losses.total)
 
 
 def predict_region(

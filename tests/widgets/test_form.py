@@ -56,6 +56,8 @@ OTHERS: dict[str, Any] = {
     "model.kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
     "model.input_size": [32, 128, 128],
     "model.output_size": [32, 128, 128],
+    "model.loss.ssim_window": 9,
+    "model.loss.perceptual_model": "/models/model.safetensors",
     "optimization.max_minutes": 2.5,
     "optimization.optimizer.weight_decay_end": 1e-5,
     "optimization.scaler.growth_factor": 4.0,
@@ -76,6 +78,8 @@ def _another(key: str, kind: Any, default: Any) -> Any:
         return default + 1
     if isinstance(default, float):
         return default / 2 if default else 0.125
+    if isinstance(default, dict):
+        return {"mse": 0.5, "ssim": 1.0}
     return [*default[:-1], default[-1] / 2 if default[-1] < 1 else default[-1] + 1]
 
 

@@ -15,6 +15,7 @@ from napari_volseg.config.loading import (
     preset_names,
     preset_summary,
 )
+from napari_volseg.config.loss import LOSS_TERMS, LossConfig
 from napari_volseg.config.model import ModelConfig
 from napari_volseg.config.monitor import MonitorConfig
 from napari_volseg.config.optimization import (
@@ -28,11 +29,13 @@ from napari_volseg.config.tree import Config
 from napari_volseg.config.yaml_text import parse_tree, read_text
 
 __all__ = [
+    "LOSS_TERMS",
     "AugmentationConfig",
     "Config",
     "DataConfig",
     "InferenceConfig",
     "InstancesConfig",
+    "LossConfig",
     "ModelConfig",
     "MonitorConfig",
     "OptimizationConfig",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from napari_volseg.config.fields import Factor, PatchSize, PositiveInt, Section, Weight
+from napari_volseg.config.loss import LossConfig
 
 __all__ = ["ModelConfig"]
 
@@ -39,3 +40,6 @@ class ModelConfig(Section):
     """Must equal data.patch_size; accepted for PyTorch Connectomics files."""
     loss_weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 3.0)
     """Weight of the mask, boundary and distance losses."""
+    loss_balance: Literal["fixed", "uncertainty"] = "fixed"
+    """Weigh the channels by loss_weights alone, or also by learnt uncertainties (Kendall et al. 2018)."""
+    loss: LossConfig = LossConfig()

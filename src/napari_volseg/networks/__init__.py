@@ -2,5 +2,13 @@
 
 from napari_volseg.networks.build import N_MAPS, build_network, required_multiple
 from napari_volseg.networks.pyramid import Pyramid, plan_pyramid
+from napari_volseg.networks.rsunet import RSUNet
 
-__all__ = ["N_MAPS", "Pyramid", "build_network", "plan_pyramid", "required_multiple"]
+__all__ = [
+    "N_MAPS",
+    "Pyramid",
+    "RSUNet",
+    "build_network",
+    "plan_pyramid",
+    "required_multiple",
+]

@@ -51,6 +51,7 @@ class RSUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.deep_supervision = deep_supervision
+        self.multiple = pyramid.multiple
         widths = [in_channels, *filters]
         self.encoders = nn.ModuleList(
             _Stage(widths[i], widths[i + 1], pyramid.kernels[i], norm)
@@ -75,17 +76,23 @@ class RSUNet(nn.Module):
 
     def forward(self, image_BCZYX: Tensor) -> tuple[Tensor, ...]:
         """Return logits (B, C, Z, Y, X), finest level first."""
-        features: list[Tensor] = []
-        x = image_BCZYX
-        for level, encoder in enumerate(self.encoders):
-            x = encoder(x if level == 0 else self.shrink[level - 1](x))
-            features.append(x)
+        features = self.encode(image_BCZYX)
+        x = features[-1]
         logits: list[Tensor] = []
         for level in reversed(range(len(self.decoders))):
             x = self.decoders[level](self.grow[level](x) + features[level])
             if level == 0 or (self.training and level < len(self.heads)):
                 logits.append(self.heads[level](x))
         return tuple(reversed(logits))
+
+    def encode(self, image_BCZYX: Tensor) -> list[Tensor]:
+        """Return the feature maps of every level on the way down, finest first."""
+        features: list[Tensor] = []
+        x = image_BCZYX
+        for level, encoder in enumerate(self.encoders):
+            x = encoder(x if level == 0 else self.shrink[level - 1](x))
+            features.append(x)
+        return features
 
 
 class Upsample(nn.Module):

@@ -171,6 +171,8 @@ def _same(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
     return (
         ""
         if value is None

@@ -109,7 +109,7 @@ class ConfigForm(QWidget):
         tree = self._config.model_dump(mode="json")
         for key, field in self._fields.items():
             put(tree, key, field.value())
-        return _differences(tree, Config().model_dump(mode="json"))
+        return _differences(tree, Config())
 
     def set_value(self, config: Config | Mapping[str, Any]) -> None:
         """Show a configuration, or the settings that differ from the defaults.
@@ -225,17 +225,16 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _differences(
-    tree: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
+def _differences(tree: Mapping[str, Any], defaults: BaseModel) -> dict[str, Any]:
     result: dict[str, Any] = {}
+    plain = defaults.model_dump(mode="json")
     for key, value in tree.items():
-        default = defaults[key]
-        if isinstance(value, Mapping):
+        default = getattr(defaults, key)
+        if isinstance(default, BaseModel):
             inner = _differences(value, default)
             if inner:
                 result[key] = inner
-        elif value != default:
+        elif value != plain[key]:
             result[key] = value
     return result
 
