@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size
 from napari_volseg.networks import Pyramid, plan_pyramid, required_multiple
 from napari_volseg.runs import TrainingPair
+from napari_volseg.sampling import CachePlan, plan_cache
 from napari_volseg.splitting import annotated_box, choose_validation_box, guard_gap
 from napari_volseg.volume import LabelledVolume, VoxelSize
 
@@ -58,6 +61,8 @@ class TrainPlan:
     """Share of all training voxels that is annotated."""
     memory_bytes: int
     """Estimated peak of memory on the device."""
+    cache: CachePlan
+    """Where the training volumes are kept."""
     notices: tuple[str, ...]
     """What the user should know before it starts."""
     gpus: tuple[int, ...] = ()
@@ -82,13 +87,18 @@ class TrainPlan:
             if f.name != "config"
         }
         fields["compute"] = dataclasses.asdict(self.compute)
+        fields["cache"] = dataclasses.asdict(self.cache)
         fields["pyramid"] = dataclasses.asdict(self.pyramid)
         fields["held_out"] = [dataclasses.asdict(h) for h in self.held_out]
         return {**fields, "total_steps": self.total_steps}
 
 
 def plan_training(
-    config: Config, pairs: Sequence[TrainingPair], *, n_ranks: int | None = None
+    config: Config,
+    pairs: Sequence[TrainingPair],
+    folder: Path | None = None,
+    *,
+    n_ranks: int | None = None,
 ) -> TrainPlan:
     """Resolve a configuration against the data. Draws and allocates nothing.
 
@@ -96,6 +106,9 @@ def plan_training(
     ----------
     config, pairs
         What is asked for, and what to learn from.
+    folder
+        The run folder, which data that do not fit into memory are copied to; by
+        default the system's folder for temporary files.
     n_ranks
         Processes that a cluster's launcher started; None counts those that the
         configuration asks for.
@@ -142,8 +155,20 @@ def plan_training(
             "Nothing is held out for validation: the best model is the one with the "
             "lowest training loss, and its score on new data is unknown."
         )
-    memory = _estimate_memory(config, train, patch_size, compute)
+    memory = _estimate_memory(config, patch_size, compute)
     free = available_memory(compute.device)
+    on_cpu = compute.device == "cpu"
+    cache = plan_cache(
+        config.data.cache,
+        train,
+        patch_size,
+        (available_memory("cpu") - (memory if on_cpu else 0)) // n_ranks,
+        folder or Path(tempfile.gettempdir()),
+    )
+    if cache.mode != "ram":
+        notices.append(cache.reason)
+    if on_cpu:
+        memory += cache.memory_bytes
     if memory > free:
         notices.append(
             f"Training needs about {memory / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
@@ -166,6 +191,7 @@ def plan_training(
         n_instances=sum(_count_instances(v) for v in train),
         annotated_share=_annotated_share(train),
         memory_bytes=memory,
+        cache=cache,
         notices=tuple(notices),
         gpus=gpus,
         n_ranks=n_ranks,
@@ -289,13 +315,8 @@ def _annotated_share(volumes: Sequence[LabelledVolume]) -> float:
     return known / total
 
 
-def _estimate_memory(
-    config: Config,
-    volumes: Sequence[LabelledVolume],
-    patch_size: Size,
-    compute: Compute,
-) -> int:
-    """Estimate the peak: activations kept for the backward pass, and the volumes.
+def _estimate_memory(config: Config, patch_size: Size, compute: Compute) -> int:
+    """Estimate the peak of the network: activations kept for the backward pass.
 
     About a dozen tensors of every level's width are alive at the peak; measured
     with RSUNet in bfloat16 on a CPU, the estimate was within a factor of 1.5.
@@ -305,10 +326,4 @@ def _estimate_memory(
     features = sum(f / 4**level for level, f in enumerate(config.model.filters))
     activations = 12 * features * voxels * width
     parameters = sum(16 * 27 * 8 * f * f for f in config.model.filters)
-    data = 0
-    if compute.device == "cpu":
-        data = sum(
-            v.labels_ZYX.size * (10 + np.dtype(v.image.data.dtype).itemsize)
-            for v in volumes
-        )
-    return int(activations + parameters + data)
+    return int(activations + parameters)

@@ -82,7 +82,7 @@ class Session:
         state = load_checkpoint(folder / "checkpoints") if resume else None
         if state is not None:
             self.learner.load(state)
-        self.source = _prepare(plan, pairs)
+        self.source = _prepare(plan, pairs, folder)
         self.held_out = (
             HeldOutVoxels(plan, pairs, plan.held_out) if plan.held_out else None
         )
@@ -312,7 +312,9 @@ def _middle(volume: LabelledVolume, n_voxels: int) -> Box:
     return Box((z, y, x), (z + edges[0], y + edges[1], x + edges[2]))
 
 
-def _prepare(plan: TrainPlan, pairs: Sequence[TrainingPair]) -> PatchSource:
+def _prepare(
+    plan: TrainPlan, pairs: Sequence[TrainingPair], folder: Path
+) -> PatchSource:
     prepared = [
         prepare_volume(
             pair.volume,
@@ -322,6 +324,8 @@ def _prepare(plan: TrainPlan, pairs: Sequence[TrainingPair]) -> PatchSource:
             plan.patch_size,
             plan.boundary,
             plan.distance,
+            plan.cache,
+            folder,
         )
         for index, pair in enumerate(pairs)
         if pair.role == "train"

@@ -202,7 +202,7 @@ def _train(
     from napari_volseg.planning import plan_training
     from napari_volseg.training import train
 
-    plan = plan_training(config, pairs)
+    plan = plan_training(config, pairs, folder)
     write_json(folder / "plan.json", plan.summary())
     return train(
         plan,

@@ -59,6 +59,14 @@ class DataConfig(Section):
     """Patches drawn per epoch."""
     foreground: Fraction = 0.7
     """Share of patches centred on a labelled object; the rest fall anywhere annotated."""
+    rare_instances: Fraction = 0.0
+    """Of the patches centred on an object, the share that first choose a size class, so that rare sizes are seen as often as common ones."""
+    boundary_aware: Fraction = 0.0
+    """Share of patches centred where two objects touch, or on a boundary where none do; foreground divides the rest."""
+    volume_weights: Literal["annotated", "foreground", "equal"] = "annotated"
+    """Volumes are drawn from by their annotated voxels, by their labelled voxels, or equally often."""
+    cache: Literal["auto", "ram", "disk", "chunks"] = "auto"
+    """Where training volumes are kept: in memory, copied to the run folder's disk, or left in their files and read in parts; auto takes the first that has room."""
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.15
     """Share of the annotation held out for validation when no validation images are given."""
     targets: TargetsConfig = TargetsConfig()

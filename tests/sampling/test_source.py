@@ -36,9 +36,15 @@ def test_image_and_targets_stay_together_through_every_augmentation(volume):
         f"augmentation.{name}=0"
         for name in ("intensity", "noise", "blur", "missing_section")
     ]
-    config = _config(*overrides, "augmentation.affine=0.5", "data.percentiles=[0,1]")
+    config = _config(
+        *overrides,
+        "augmentation.affine=0.5",
+        "augmentation.elastic=0.5",
+        "augmentation.slipped_section=0.3",
+        "data.percentiles=[0,1]",
+    )
     source = PatchSource([_prepare(volume, config)], config, PATCH)
-    for step in range(12):
+    for step in range(16):
         patch = source.draw(step, 0)
         assert patch.image_CZYX.shape == (1, *PATCH)
         assert patch.targets_CZYX.shape == (3, *PATCH)
@@ -116,7 +122,7 @@ def test_objects_are_drawn_evenly_however_large(rng):
     labels[6:8, 60:62, 60:62] = 2
     volume = LabelledVolume(Volume(labels.astype(np.uint8)), labels)
     prepared = _prepare(volume)
-    ids = labels[tuple(prepared.objects_N3.T)]
+    ids = labels[tuple(prepared.places.objects_N3.T)]
     assert np.count_nonzero(ids == 2) == 8
     assert np.count_nonzero(ids == 1) == 64
 

@@ -1,0 +1,172 @@
+"""Turn, zoom and bend a crop: where each of its voxels comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from napari_volseg.geometry import Size
+from napari_volseg.volume import VoxelSize
+
+__all__ = ["Deformation", "draw_deformation", "is_square_in_plane"]
+
+_ZOOM = (0.8, 1.25)
+_BEND = (0.05, 0.15)
+"""Deviation of the displacement, as a share of the distance of its control points;
+small enough that nothing folds over."""
+_FLAT = 1.5
+"""Of voxels deeper than wide by this factor, slices stay slices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deformation:
+    """Where each voxel of a patch comes from.
+
+    Either within its own slice, with one map for all slices or one for each, or
+    anywhere in space.
+    """
+
+    size: Size
+    offsets_ZYXA: NDArray[np.float32]
+    """Source of each voxel, relative to the centre, in voxels. The last axis is
+    (y, x) or (z, y, x); Z is 1 when all slices are alike."""
+
+    @property
+    def in_plane(self) -> bool:
+        """Whether slices stay slices."""
+        return bool(self.offsets_ZYXA.shape[-1] == 2)
+
+    def reach(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the lowest and highest source relative to the centre (z, y, x)."""
+        axes = tuple(range(3))
+        low = np.floor(self.offsets_ZYXA.min(axis=axes)).astype(np.int64) - 1
+        high = np.ceil(self.offsets_ZYXA.max(axis=axes)).astype(np.int64) + 2
+        if self.in_plane:
+            first = -(self.size[0] // 2)
+            low = np.concatenate([[first], low])
+            high = np.concatenate([[first + self.size[0]], high])
+        return low, high
+
+    def sample(
+        self,
+        array_CZYX: NDArray[Any],
+        centre: NDArray[np.integer[Any]],
+        mode: str,
+        padding: str = "reflection",
+    ) -> NDArray[np.float32]:
+        """Return the deformed patch of an array.
+
+        Parameters
+        ----------
+        array_CZYX
+            A part of the volume; of an in-plane deformation, the slices of the
+            patch and no others.
+        centre
+            Where the centre lies in it (z, y, x), in voxels.
+        mode, padding
+            As for `torch.nn.functional.grid_sample`.
+        """
+        n_channels, depth, *plane = array_CZYX.shape
+        values = torch.from_numpy(array_CZYX.astype(np.float32))
+        lengths = plane if self.in_plane else [depth, *plane]
+        grid = self._grid(np.asarray(centre)[3 - len(lengths) :], lengths)
+        if not self.in_plane:
+            values = values[None]
+        elif len(grid) == 1:
+            # All slices and channels turn alike, so one grid serves them.
+            values = values.reshape(1, n_channels * depth, *plane)
+        else:
+            values = values.transpose(0, 1)
+        result = functional.grid_sample(
+            values, grid, mode=mode, padding_mode=padding, align_corners=True
+        )
+        if self.in_plane and len(grid) > 1:
+            result = result.transpose(0, 1)
+        patch: NDArray[np.float32] = result.reshape(n_channels, *self.size).numpy()
+        return patch
+
+    def _grid(self, centre: NDArray[Any], lengths: list[int]) -> Tensor:
+        """Return the sources from -1 to 1, the last axis first, as torch wants."""
+        spans = np.maximum(1, np.array(lengths) - 1)
+        grid = 2 * (centre + self.offsets_ZYXA) / spans - 1
+        grid = torch.from_numpy(grid[..., ::-1].astype(np.float32))
+        return grid if self.in_plane else grid[None]
+
+
+def is_square_in_plane(voxel_size: VoxelSize) -> bool:
+    """Return whether slices may be turned by any angle."""
+    return bool(np.isclose(voxel_size[1], voxel_size[2], rtol=0.05))
+
+
+def draw_deformation(
+    size: Size, voxel_size: VoxelSize, chances: Mapping[str, float], rng: Generator
+) -> Deformation | None:
+    """Draw a turn with zoom within the slice, and a bend; None when there is neither.
+
+    The turn needs voxels that are square within the slice. The bend is a smooth
+    random displacement, equally smooth in nm along all axes. Of voxels deeper than
+    wide it moves within slices only.
+    """
+    turns = (
+        rng.random() < chances["affine"]
+        and is_square_in_plane(voxel_size)
+        and min(size[1:]) > 1
+    )
+    angle, zoom = 0.0, 1.0
+    if turns:
+        angle, zoom = rng.uniform(-np.pi, np.pi), rng.uniform(*_ZOOM)
+    bends = (
+        chances["elastic"] > 0
+        and rng.random() < chances["elastic"]
+        and min(size[1:]) > 1
+    )
+    if not (turns or bends):
+        return None
+    offsets = _turned(size, angle, zoom)
+    if bends:
+        bend = _bend(size, voxel_size, rng)
+        if bend.shape[-1] == 3:
+            z = np.arange(size[0], dtype=np.float32) - size[0] // 2
+            z = np.broadcast_to(z[:, None, None, None], (*size, 1))
+            offsets = np.concatenate([z, np.broadcast_to(offsets, (*size, 2))], axis=-1)
+        offsets = offsets + bend
+    return Deformation(size, offsets.astype(np.float32))
+
+
+def _turned(size: Size, angle: float, zoom: float) -> NDArray[np.float64]:
+    """Return where the voxels of a turned slice come from, shape (1, Y, X, 2)."""
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    # The centre of a patch is the voxel n // 2 when nothing turns it.
+    turned = angle != 0 or zoom != 1
+    y, x = np.meshgrid(
+        *(np.arange(n) - ((n - 1) / 2 if turned else n // 2) for n in size[1:]),
+        indexing="ij",
+    )
+    return np.stack([cos * y - sin * x, sin * y + cos * x], axis=-1)[np.newaxis]
+
+
+def _bend(size: Size, voxel_size: VoxelSize, rng: Generator) -> NDArray[np.float32]:
+    """Return a smooth displacement in voxels, shape (Z, Y, X, 2 or 3)."""
+    edges = np.array(voxel_size) / min(voxel_size[1:])
+    spacing = max(8.0, min(size[1:]) / 4)
+    points = [
+        max(2, round((n - 1) * edge / spacing) + 1)
+        for n, edge in zip(size, edges, strict=True)
+    ]
+    in_plane = edges[0] > _FLAT or size[0] == 1
+    n_axes = 2 if in_plane else 3
+    control = rng.standard_normal((n_axes, *points), dtype=np.float32)
+    control *= np.float32(spacing * rng.uniform(*_BEND))
+    bend = functional.interpolate(
+        torch.from_numpy(control)[None], size, mode="trilinear", align_corners=True
+    )[0].numpy()
+    bend /= edges[3 - n_axes :, None, None, None].astype(np.float32)
+    return np.moveaxis(bend, 0, -1)
