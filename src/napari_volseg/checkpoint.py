@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ from napari_volseg.weights import check_described, fit_weights
 
 __all__ = [
     "Model",
+    "iter_checkpoints",
     "load_checkpoint",
     "load_model",
     "model_metadata",
@@ -102,6 +103,11 @@ def save_checkpoint(
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """Return the newest undamaged state of a run; None when there is none."""
+    return next(iter_checkpoints(folder), None)
+
+
+def iter_checkpoints(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the undamaged states of a run, the newest first."""
     for entry in reversed(_read_index(folder)):
         path = folder / entry["file"]
         try:
@@ -110,8 +116,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             continue
         if hashlib.sha256(data).hexdigest() == entry["sha256"]:
             check_torch_archive(path)
-            return _load_state(io.BytesIO(data), path)
-    return None
+            yield _load_state(io.BytesIO(data), path)
 
 
 def model_metadata(

@@ -63,6 +63,8 @@ class Progress:
     losses: tuple[float, ...] = ()
     """The same for mask, boundary and distance, unweighted."""
     lr: float | None = None
+    skipped: int = 0
+    """Steps so far whose loss or gradient was not finite; they changed nothing."""
     state: Literal["running", "paused", "validating", "segmenting"] = "running"
 
 

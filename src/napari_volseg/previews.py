@@ -18,7 +18,7 @@ from napari_volseg.runs import TrainingPair
 from napari_volseg.validation import predict_region
 from napari_volseg.volume import intensity_range
 
-__all__ = ["Previewer", "preview_region"]
+__all__ = ["PreviewBox", "Previewer", "preview_region"]
 
 _KEPT = 2
 """Previews on disk: the newest, and the one a reader may still have open."""

@@ -25,6 +25,8 @@ class Record:
     """Losses of the maps of each step of this epoch."""
     last_loss: float = inf
     """Mean training loss of the last epoch."""
+    watched_loss: float = inf
+    """What the last epoch was judged by: its loss on held-out voxels, if it had one."""
     lowest_loss: float = inf
     """Lowest watched loss of an epoch."""
     best_score: float = -inf
@@ -36,6 +38,16 @@ class Record:
     """Steps whose loss or gradient was not finite."""
     skipped_in_row: int = 0
     """The same, since the last step that changed the weights."""
+    skipped_before: int = 0
+    """Steps skipped before this epoch."""
+    rescues: int = 0
+    """Times the training went back to an earlier state."""
+    rescued_step: int = 0
+    """The step it went back to last."""
+    epochs: list[tuple[Any, ...]] = field(default_factory=list)
+    """The numbers of each epoch, see `signs.Epoch`."""
+    signs: dict[str, int] = field(default_factory=dict)
+    """Kinds of signs the user was told, and in which epoch."""
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

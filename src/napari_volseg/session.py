@@ -3,66 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import astuple
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 
-from napari_volseg.checkpoint import (
-    load_checkpoint,
-    load_model,
-    save_checkpoint,
-    save_model,
-)
-from napari_volseg.errors import DataError
+from napari_volseg.checkpoint import load_checkpoint
 from napari_volseg.events import (
     CheckpointSaved,
     Event,
-    Finished,
     Notice,
     PreviewReady,
     Progress,
-    Reason,
     Validated,
 )
-from napari_volseg.geometry import Box
+from napari_volseg.finishing import finish
 from napari_volseg.learner import Learner
-from napari_volseg.planning import HeldOut, TrainPlan
+from napari_volseg.pacing import Pace
+from napari_volseg.planning import TrainPlan
 from napari_volseg.previews import Previewer
+from napari_volseg.recovery import plan_after, refuse_third, rescue, rescue_message
+from napari_volseg.runfiles import RunFiles
 from napari_volseg.runs import Control, TrainingPair
-from napari_volseg.sampling import Batch, PatchSource, prepare_volume
-from napari_volseg.splitting import annotated_box
+from napari_volseg.sampling import Batch, PatchSource, batches, prepare_volume
+from napari_volseg.selection import Verdict, early_verdict, note_epoch, note_score
+from napari_volseg.signs import REPEAT_AFTER, Epoch, find_signs
 from napari_volseg.tensorboard_log import TensorBoardLog
-from napari_volseg.validation import ENOUGH_OBJECTS, HeldOutVoxels, score_of
-from napari_volseg.volume import LabelledVolume
+from napari_volseg.validation import HeldOutVoxels, score_of
 
 __all__ = ["Session"]
-
-_REPORT_SECONDS = 0.5
-_MAX_FIT_VOXELS = 8_000_000
-
-
-@dataclass
-class _Clock:
-    """Active time: pauses do not count."""
-
-    checkpoint_seconds: float
-    started: float
-    reported: float = 0.0
-    saved: float = 0.0
-
-    def lap(self) -> float:
-        """Return the seconds since the last lap."""
-        now = time.monotonic()
-        lap, self.started = now - self.started, now
-        return lap
-
-    def report_due(self) -> bool:
-        return time.monotonic() - self.reported >= _REPORT_SECONDS
-
-    def checkpoint_due(self) -> bool:
-        return time.monotonic() - self.saved >= self.checkpoint_seconds
 
 
 class Session:
@@ -75,42 +46,56 @@ class Session:
         folder: Path,
         resume: bool,
     ) -> None:
-        self.plan = plan
         self.pairs = pairs
         self.folder = folder
-        self.learner = Learner(plan)
         state = load_checkpoint(folder / "checkpoints") if resume else None
+        rescues = state["record"]["rescues"] if state else 0
+        self.plan = plan_after(plan, rescues)
+        self.learner = Learner(self.plan)
         if state is not None:
             self.learner.load(state)
         self.source = _prepare(plan, pairs, folder)
-        self.held_out = (
-            HeldOutVoxels(plan, pairs, plan.held_out) if plan.held_out else None
-        )
+        self._look_at(self.plan)
         self.board = TensorBoardLog(
             folder / "tensorboard", plan.config.monitor.tensorboard
         )
-        self._previewer = Previewer(plan, pairs, folder)
-        now = time.monotonic()
-        self.clock = _Clock(
-            plan.config.monitor.checkpoint.every_minutes * 60, now, 0.0, now
+        self.pace = Pace(plan.config.monitor.checkpoint.every_minutes * 60)
+        self._files = RunFiles(
+            folder, plan.config.monitor.checkpoint.save_top_k, self.pace
         )
-        self._best = False
         self._losses: list[float] = []
         self._parts: list[tuple[float, ...]] = []
 
+    def batches(self) -> Iterator[list[Batch]]:
+        """Return the batches of all steps from the next one on."""
+        return batches(
+            self.source,
+            self.learner.step,
+            range(self.plan.micro_batches),
+            self.plan.config.system.training.num_workers,
+        )
+
     def learn(self, micro_batches: list[Batch]) -> None:
-        """Do one step and keep its losses for the next report."""
+        """Do one step and keep its losses for the next report.
+
+        Raises
+        ------
+        FloatingPointError
+            When steps are not finite any more; `rescue` may help.
+        """
+        record = self.learner.record
         loss, parts = self.learner.learn(micro_batches)
-        self.learner.record.elapsed += self.clock.lap()
-        self.learner.record.epoch_losses.append(loss)
-        self._losses.append(loss)
-        self._parts.append(parts)
-        self.learner.record.epoch_parts.append(parts)
+        record.elapsed += self.pace.lap()
+        if isfinite(loss):
+            record.epoch_losses.append(loss)
+            record.epoch_parts.append(parts)
+            self._losses.append(loss)
+            self._parts.append(parts)
 
     def progress(self, state: str = "running") -> Progress:
         """Report the mean losses since the last report."""
         learner = self.learner
-        self.clock.reported = time.monotonic()
+        self.pace.reported()
         losses, self._losses = self._losses, []
         parts, self._parts = self._parts, []
         used = learner.progress
@@ -123,6 +108,7 @@ class Session:
             loss=float(np.mean(losses)) if losses else None,
             losses=tuple(np.mean(parts, axis=0).tolist()) if parts else (),
             lr=learner.lr,
+            skipped=learner.record.n_skipped,
             state=state,  # type: ignore[arg-type]  # a literal at every call
         )
 
@@ -134,118 +120,128 @@ class Session:
 
     def hold(self, read_control: Callable[[], Control]) -> Iterator[Event]:
         """Save, then wait until the pause or the run is ended."""
-        yield self.save()
+        yield from self.save()
         yield self.progress("paused")
         while (control := read_control()).pause and not control.stop:
             if self.preview_asked(control):
-                yield self.preview(control)
+                yield from self.preview(control)
             time.sleep(0.1)
-        self.clock.lap()
+        self.pace.lap()
 
-    def save(self) -> CheckpointSaved | Notice:
+    def save_if_due(self) -> Iterator[CheckpointSaved | Notice]:
+        """Write a checkpoint when it is time, but none of a training in trouble."""
+        if self.pace.checkpoint_due() and not self.learner.record.skipped_in_row:
+            yield from self.save()
+
+    def save(self) -> Iterator[CheckpointSaved | Notice]:
         """Write a checkpoint; a disk that refuses it does not end the training."""
-        self.clock.saved = time.monotonic()
-        try:
-            path = save_checkpoint(
-                self.folder / "checkpoints",
-                self.learner.state(),
-                self.learner.step,
-                best=self._best,
-                keep=self.plan.config.monitor.checkpoint.save_top_k,
-            )
-        except (OSError, DataError) as error:
-            return Notice(
-                f"No checkpoint was saved, training goes on: {error}", "warning"
-            )
-        best, self._best = self._best, False
-        name = path.relative_to(self.folder).as_posix()
-        return CheckpointSaved(self.learner.step, name, best)
+        yield from self._files.save_checkpoint(self.learner)
 
     def end_epoch(self, control: Control) -> Iterator[Event]:
         """Validate, preview, and let the schedule know."""
         learner, monitor = self.learner, self.plan.config.monitor
-        loss = float(np.mean(learner.record.epoch_losses))
-        learner.record.epoch_losses = []
-        parts = np.mean(learner.record.epoch_parts, axis=0).tolist()
-        learner.record.epoch_parts = []
-        self.board.losses(learner.step, loss, parts)
-        self.board.scalars(learner.step, {"lr": learner.lr})
-        watched = loss
+        record, lr = learner.record, learner.lr
+        loss = self._mean_loss()
+        watched, val = loss, None
         if self.held_out and learner.epoch % monitor.val_every_epochs == 0:
             yield self.progress("validating")
-            validated = self._validate(self.held_out)
-            watched = validated.metrics["loss"]
-            yield validated
+            watched = val = yield from self._validate(self.held_out)
         elif not self.held_out:
-            self._note_best(-loss, {"train_loss": loss})
-        self._count_stale(watched)
-        learner.record.last_loss = loss
+            yield from self._note_best(-loss, {"train_loss": loss})
+        note_epoch(record, loss, watched, monitor.early_stopping.min_delta)
         if learner.schedule.end_epoch(watched):
             yield Notice(f"The learning rate fell to {learner.lr:.2g}.")
+        skipped = (record.n_skipped - record.skipped_before) / self.plan.steps_per_epoch
+        record.skipped_before = record.n_skipped
+        yield from self._signs(Epoch(loss, val, lr, skipped))
         every = monitor.preview_every_epochs
         if every and learner.epoch % every == 0:
-            yield self.preview(control)
-        learner.record.elapsed += self.clock.lap()
+            yield from self.preview(control)
+        record.elapsed += self.pace.lap()
 
-    def converged(self) -> Reason | None:
+    def verdict(self) -> Verdict | None:
         """Return why to stop early, if there is a reason."""
-        stopping = self.plan.config.monitor.early_stopping
-        if not stopping.enabled:
-            return None
-        low = self.learner.record.last_loss < stopping.threshold
-        stale = self.learner.record.stale_epochs >= stopping.patience
-        return "converged" if low or stale else None
+        return early_verdict(self.learner.record, self.plan.config)
+
+    def rescue(self) -> Notice:
+        """Go back to the last good state, after steps that were not finite.
+
+        Raises
+        ------
+        DataError
+            If that has been done twice.
+        """
+        failed = self.learner
+        refuse_third(self.plan, failed.record)
+        plan = plan_after(self.plan, failed.record.rescues + 1)
+        self.learner = rescue(plan, failed, self.folder / "checkpoints")
+        if plan.compute != self.plan.compute:
+            self._look_at(plan)
+        self.plan = plan
+        self._losses, self._parts = [], []
+        return Notice(rescue_message(plan, self.learner), "warning")
 
     def preview_asked(self, control: Control) -> bool:
         """Return whether the user moved the preview box since the last preview."""
         return self._previewer.is_asked(control.preview_box)
 
-    def preview(self, control: Control) -> PreviewReady:
+    def preview(self, control: Control) -> Iterator[PreviewReady | Notice]:
         """Write the maps and instances of the preview box."""
-        news, maps = self._previewer.make(self.learner, control.preview_box)
-        self.board.maps(self.learner.step, maps)
-        return news
+        maps = yield from self._files.save_preview(
+            self._previewer, self.learner, control.preview_box
+        )
+        if maps is not None:
+            self.board.maps(self.learner.step, maps)
 
-    def finish(self, reason: Reason) -> Iterator[Event]:
+    def finish(self, verdict: Verdict) -> Iterator[Event]:
         """Fit the thresholds of the best model and write it."""
-        path = self.folder / "model.safetensors"
-        learner = self.learner
-        if not path.exists():
-            save_model(path, learner.result.state_dict(), learner.metadata())
-        else:
-            learner.result.load_state_dict(load_model(path).network.state_dict())
         yield self.progress("validating")
-        fitted_on = self._voxels_to_fit(reason)
-        maps = fitted_on.predict(learner.result)
-        learner.instances = fitted_on.fit(maps, learner.instances, _MAX_FIT_VOXELS)
-        if self.held_out and fitted_on is not self.held_out:
-            maps = self.held_out.predict(learner.result)
-        metrics = (self.held_out or fitted_on).score(maps, learner.instances)
+        finished = finish(
+            verdict, self.plan, self.pairs, self.learner, self.held_out, self.folder
+        )
         if self.held_out:
-            learner.record.best_metrics = metrics
-            self.board.scalars(learner.step, _validation_names(metrics))
-        save_model(path, learner.result.state_dict(), learner.metadata())
-        yield Finished(reason, self._summary(reason, metrics), str(path), metrics)
+            self.board.scalars(self.learner.step, _validation_names(finished.metrics))
+        yield finished
 
     def close(self) -> None:
         """Let go of the device and of files."""
         self.board.close()
-        del self.learner.network
+        del self.learner
 
-    def _summary(self, reason: Reason, metrics: dict[str, float]) -> str:
-        verb = {
-            "completed": "Trained",
-            "stopped": "Stopped",
-            "converged": "Converged",
-        }.get(reason, "Ended")
-        where = "held-out" if self.held_out else "training"
-        return (
-            f"{verb} after {self.learner.step} steps: F1 {metrics['f1_50']:.2f}, "
-            f"adapted Rand error {metrics['adapted_rand_error']:.2f} on the {where} "
-            "voxels."
+    def _look_at(self, plan: TrainPlan) -> None:
+        """Prepare what is looked at during the training."""
+        self.held_out = (
+            HeldOutVoxels(plan, self.pairs, plan.held_out) if plan.held_out else None
         )
+        self._previewer = Previewer(plan, self.pairs, self.folder)
 
-    def _validate(self, held_out: HeldOutVoxels) -> Validated:
+    def _mean_loss(self) -> float:
+        """Return the mean loss of the epoch that ends, and log it."""
+        record = self.learner.record
+        losses, record.epoch_losses = record.epoch_losses, []
+        parts, record.epoch_parts = record.epoch_parts, []
+        if not losses:  # every step of it was skipped
+            return record.last_loss
+        loss = float(np.mean(losses))
+        self.board.losses(record.step, loss, np.mean(parts, axis=0).tolist())
+        self.board.scalars(record.step, {"lr": self.learner.lr})
+        return loss
+
+    def _signs(self, epoch: Epoch) -> Iterator[Notice]:
+        """Note an epoch and say what the curves say, but nothing twice in a row."""
+        record = self.learner.record
+        record.epochs.append(astuple(epoch))
+        epochs = [Epoch(*numbers) for numbers in record.epochs]
+        for sign in find_signs(epochs, self.plan.config.optimization):
+            last = record.signs.get(sign.kind)
+            if last is None or len(epochs) - last >= REPEAT_AFTER:
+                record.signs[sign.kind] = len(epochs)
+                yield Notice(sign.message, sign.level)
+
+    def _validate(
+        self, held_out: HeldOutVoxels
+    ) -> Generator[Validated | Notice, None, float]:
+        """Score the held-out voxels; return the loss on them."""
         learner = self.learner
         maps = held_out.predict(learner.result)
         learner.record.n_validations += 1
@@ -255,61 +251,23 @@ class Session:
             learner.instances = held_out.fit(maps, learner.instances)
         metrics = held_out.score(maps, learner.instances)
         self.board.scalars(learner.step, _validation_names(metrics))
-        best = self._note_best(score_of(metrics), metrics)
-        return Validated(learner.step, metrics, best)
+        best = yield from self._note_best(score_of(metrics), metrics)
+        yield Validated(learner.step, metrics, best)
+        return metrics["loss"]
 
-    def _note_best(self, score: float, metrics: dict[str, float]) -> bool:
-        learner = self.learner
+    def _note_best(
+        self, score: float, metrics: dict[str, float]
+    ) -> Generator[Notice, None, bool]:
+        """Write the model if it is the best so far; return whether it was written."""
+        record = self.learner.record
+        before = record.best_score, record.best_metrics
         margin = self.plan.config.monitor.early_stopping.min_delta
-        if score <= learner.record.best_score:
+        if not note_score(record, score, metrics, margin):
             return False
-        if score > learner.record.best_score + margin:
-            learner.record.stale_epochs = -1
-        learner.record.best_score, learner.record.best_metrics = score, metrics
-        self._best = True
-        save_model(
-            self.folder / "model.safetensors",
-            learner.result.state_dict(),
-            learner.metadata(),
-        )
-        return True
-
-    def _count_stale(self, watched: float) -> None:
-        """Count epochs in which neither the score nor the watched loss improved."""
-        learner = self.learner
-        margin = self.plan.config.monitor.early_stopping.min_delta
-        if watched < learner.record.lowest_loss - margin:
-            learner.record.lowest_loss, learner.record.stale_epochs = watched, 0
-        else:
-            learner.record.stale_epochs += 1
-
-    def _voxels_to_fit(self, reason: Reason) -> HeldOutVoxels:
-        """Return the held-out voxels, or all when those hold few objects.
-
-        Thresholds chosen for a handful of objects suit nothing else. Who stops a
-        training does not wait for more than the held-out voxels.
-        """
-        held_out = self.held_out
-        enough = held_out and held_out.n_objects >= ENOUGH_OBJECTS
-        if held_out and (enough or reason == "stopped"):
-            return held_out
-        train = [i for i, pair in enumerate(self.pairs) if pair.role == "train"]
-        boxes = [
-            HeldOut(i, _middle(self.pairs[i].volume, _MAX_FIT_VOXELS // len(train)))
-            for i in train
-        ]
-        return HeldOutVoxels(self.plan, self.pairs, boxes)
-
-
-def _middle(volume: LabelledVolume, n_voxels: int) -> Box:
-    """Return the middle of the annotation, of about `n_voxels` at most."""
-    box = annotated_box(volume)
-    share = min(1.0, (n_voxels / box.size) ** (1 / 3))
-    edges = [max(1, round(n * share)) for n in box.shape]
-    z, y, x = (
-        a + (n - e) // 2 for a, n, e in zip(box.start, box.shape, edges, strict=True)
-    )
-    return Box((z, y, x), (z + edges[0], y + edges[1], x + edges[2]))
+        saved = yield from self._files.save_best(self.learner)
+        if not saved:
+            record.best_score, record.best_metrics = before
+        return saved
 
 
 def _prepare(
@@ -333,5 +291,5 @@ def _prepare(
     return PatchSource(prepared, plan.config, plan.patch_size)
 
 
-def _validation_names(metrics: dict[str, float]) -> dict[str, float]:
+def _validation_names(metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"val_{name}": value for name, value in metrics.items()}

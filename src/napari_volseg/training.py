@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from napari_volseg.events import Event, Notice, Reason, Started
-from napari_volseg.learner import Learner
+from napari_volseg.events import Event, Notice, Started
 from napari_volseg.planning import TrainPlan
 from napari_volseg.probing import trusted_compute
 from napari_volseg.runs import Control, TrainingPair
-from napari_volseg.sampling import batches
+from napari_volseg.selection import Verdict
 from napari_volseg.session import Session
 
 __all__ = ["train"]
@@ -56,52 +55,56 @@ def train(
 
     Raises
     ------
-    FloatingPointError
-        If the gradient stays infinite; the last checkpoint remains.
+    DataError
+        If the loss is still not finite after two returns to an earlier state; the
+        last checkpoint remains.
     """
     compute, given_up = trusted_compute(plan)
     plan = replace(plan, compute=compute)
     run = Session(plan, pairs, folder, resume)
-    learner = run.learner
     yield Started(
-        "train", str(compute), plan.total_steps, learner.step, plan.memory_bytes
+        "train",
+        str(run.plan.compute),
+        plan.total_steps,
+        run.learner.step,
+        plan.memory_bytes,
     )
     for message in filter(None, (*plan.notices, given_up)):
         yield Notice(message, "warning")
-    stream = batches(
-        run.source,
-        learner.step,
-        range(plan.micro_batches),
-        plan.config.system.training.num_workers,
-    )
-    reason: Reason | None = _budget_used(learner, plan)
+    stream = run.batches()
+    verdict = _budget_used(run)
     try:
-        while reason is None:
+        while verdict is None:
             control = read_control()
             if control.pause and not control.stop:
                 yield from run.hold(read_control)
                 continue
             if control.stop:
-                reason = "stopped"
+                verdict = Verdict("stopped")
                 break
-            run.learn(next(stream))
-            if run.clock.report_due():
+            try:
+                run.learn(next(stream))
+            except FloatingPointError:
+                stream.close()  # type: ignore[attr-defined]  # batches() is a generator
+                yield run.rescue()
+                stream = run.batches()
+                continue
+            if run.pace.report_due():
                 yield run.progress()
             if run.preview_asked(control):
-                yield run.preview(control)
-            if learner.step % plan.steps_per_epoch == 0:
+                yield from run.preview(control)
+            if run.learner.step % plan.steps_per_epoch == 0:
                 yield from run.end_epoch(control)
-                reason = run.converged()
-            reason = reason or _budget_used(learner, plan)
-            if run.clock.checkpoint_due():
-                yield run.save()
+                verdict = run.verdict()
+            verdict = verdict or _budget_used(run)
+            yield from run.save_if_due()
         yield run.progress()
-        yield run.save()
-        yield from run.finish(reason)
+        yield from run.save()
+        yield from run.finish(verdict)
     finally:
-        stream.close()  # type: ignore[attr-defined]  # batches() is a generator
+        stream.close()  # type: ignore[attr-defined]
         run.close()
 
 
-def _budget_used(learner: Learner, plan: TrainPlan) -> Reason | None:
-    return "completed" if learner.progress >= 1 else None
+def _budget_used(run: Session) -> Verdict | None:
+    return Verdict("completed") if run.learner.progress >= 1 else None

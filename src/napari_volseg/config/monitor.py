@@ -22,13 +22,15 @@ class EarlyStoppingConfig(Section):
     """Change of the watched value that counts as improvement."""
     threshold: Annotated[float, Field(ge=0)] = 0.02
     """Training loss below which training has converged."""
+    divergence_threshold: Annotated[float, Field(gt=0)] | None = 100.0
+    """Loss above which training is given up and the best model so far is kept; not set never."""
 
 
 class CheckpointConfig(Section):
     """What is kept on the way."""
 
     every_minutes: Annotated[float, Field(gt=0)] = 1.0
-    """Minutes of work that a crash may cost at most."""
+    """Minutes of work that a crash may cost at most; more where saving takes over 2 % of them."""
     save_top_k: PositiveInt = 3
     """Numbered checkpoints to keep, beside best and last."""
 
