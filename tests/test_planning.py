@@ -132,3 +132,18 @@ def test_an_automatic_batch_has_a_stated_size():
     plan = _plan(_pair(), overrides=["system.training.batch_size=auto"])
     assert plan.batch_is_auto
     assert plan.config.system.training.batch_size == AUTO_BATCH["cpu"]
+
+
+def test_an_automatic_plan_is_settled_and_says_why():
+    config = load_config("auto", ["optimization.max_minutes=5", "system.device=cpu"])
+    plan = plan_training(config, [_pair()])
+    assert not plan.config.automatic.enabled
+    assert plan.config.optimization.max_minutes == 5
+    summary = json.loads(json.dumps(plan.summary()))
+    settings = {choice["setting"] for choice in summary["choices"]}
+    assert {"data.patch_size", "model.filters"} <= settings
+    assert "optimization.max_minutes" not in settings
+    assert summary["fingerprint"]["n_instances"] == plan.n_instances
+    again = plan_training(plan.config, [_pair()])
+    assert again.config == plan.config
+    assert "choices" not in again.summary()

@@ -1,10 +1,12 @@
 """The worker around an engine of a few lines; and once around the real one."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from napari_volseg import worker
+from napari_volseg.config import load_config
 from napari_volseg.errors import DataError
 from napari_volseg.events import Finished, Notice, Progress, Started
 from napari_volseg.runs import (
@@ -13,6 +15,7 @@ from napari_volseg.runs import (
     create_run,
     is_locked,
     lock,
+    read_config,
     read_events,
     read_result,
     write_control,
@@ -242,3 +245,19 @@ def test_the_real_engine_trains_and_goes_on(run):
     assert again.reason == "completed"
     resumed = [e for e in read_events(run) if isinstance(e, Started)][-1]
     assert resumed.step == 4
+
+
+def test_an_automatic_run_stays_what_was_chosen_and_why(tmp_path, cells):
+    small = ["data.patch_size=[8,16,16]", "model.filters=[4,8]"]
+    short = ["optimization.max_epochs=1", "data.iter_num_per_epoch=4"]
+    config = load_config("auto", [*small, *short, "system.device=cpu"])
+    run = create_run(config, [TrainingPair(cells, None)], tmp_path)
+    assert worker.run_job(run).reason == "completed"
+    chosen = read_config(run)
+    assert not chosen.automatic.enabled
+    assert chosen.model.filters == (4, 8)
+    choices = json.loads((run / "plan.json").read_text())["choices"]
+    assert all(choice["reason"] for choice in choices)
+    assert worker.run_job(run, resume=True).reason == "completed"
+    assert read_config(run) == chosen
+    assert json.loads((run / "plan.json").read_text())["choices"] == choices

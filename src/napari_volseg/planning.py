@@ -12,13 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from napari_volseg.automatic import Choice, Machine, choose_settings
 from napari_volseg.config import Config
 from napari_volseg.devices import Compute, available_memory, choose_compute, choose_gpus
 from napari_volseg.errors import DataError
+from napari_volseg.fingerprint import Fingerprint, take_fingerprint
 from napari_volseg.geometry import Box, Size
 from napari_volseg.networks import Pyramid, plan_pyramid, required_multiple
 from napari_volseg.runs import TrainingPair
 from napari_volseg.sampling import CachePlan, plan_cache
+from napari_volseg.speed import measure_speed
 from napari_volseg.splitting import annotated_box, choose_validation_box, guard_gap
 from napari_volseg.volume import LabelledVolume, VoxelSize
 
@@ -73,6 +76,10 @@ class TrainPlan:
     """Forward passes of one step, of all processes together."""
     batch_is_auto: bool = False
     """Whether the batch is to be halved until it fits into memory."""
+    choices: tuple[Choice, ...] = ()
+    """Settings that were derived, each with its reason."""
+    fingerprint: Fingerprint | None = None
+    """What they were derived from."""
 
     @property
     def total_steps(self) -> int:
@@ -86,6 +93,11 @@ class TrainPlan:
             for f in dataclasses.fields(self)
             if f.name != "config"
         }
+        if self.fingerprint is None:
+            del fields["choices"], fields["fingerprint"]
+        else:
+            fields["choices"] = [dataclasses.asdict(c) for c in self.choices]
+            fields["fingerprint"] = self.fingerprint.summary()
         fields["compute"] = dataclasses.asdict(self.compute)
         fields["cache"] = dataclasses.asdict(self.cache)
         fields["pyramid"] = dataclasses.asdict(self.pyramid)
@@ -131,6 +143,7 @@ def plan_training(
     if batch_is_auto:
         config = with_batch(config, AUTO_BATCH[compute.device])
     _check_channels([p.volume for p in pairs])
+    config, choices, fingerprint = _settle(config, train, compute)
     notices = _voxel_size_notices(train)
     if config.model.deep_supervision and config.model.architecture == "monai_unet":
         raise DataError(
@@ -197,6 +210,8 @@ def plan_training(
         n_ranks=n_ranks,
         micro_batches=micro_batches,
         batch_is_auto=batch_is_auto,
+        choices=choices,
+        fingerprint=fingerprint,
     )
 
 
@@ -214,6 +229,22 @@ def with_batch(config: Config, patches: int, accumulate: int | None = None) -> C
             "optimization": optimization,
         }
     )
+
+
+def _settle(
+    config: Config, volumes: Sequence[LabelledVolume], compute: Compute
+) -> tuple[Config, tuple[Choice, ...], Fingerprint | None]:
+    """Derive the settings of an automatic configuration."""
+    if not config.automatic.enabled:
+        return config, (), None
+    machine = Machine(
+        compute.device,
+        available_memory(compute.device),
+        measure_speed(compute),
+        bytes_per_value=4 if compute.precision == "32" else 2,
+    )
+    fingerprint = take_fingerprint(volumes, config.data.percentiles)
+    return *choose_settings(config, fingerprint, machine), fingerprint
 
 
 def _by(size: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import faulthandler
+import json
 import logging
 import os
 import platform
@@ -18,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -35,6 +37,7 @@ from napari_volseg.runs import (
     lock,
     read_prediction,
     read_run,
+    settle_config,
     shorten_log,
     write_result,
 )
@@ -203,7 +206,10 @@ def _train(
     from napari_volseg.training import train
 
     plan = plan_training(config, pairs, folder)
-    write_json(folder / "plan.json", plan.summary())
+    if config.automatic.enabled:
+        # From now on the run is what was chosen, also when it is resumed.
+        settle_config(folder, plan.config)
+    write_json(folder / "plan.json", {**_old_choices(folder), **plan.summary()})
     return train(
         plan,
         pairs,
@@ -211,6 +217,15 @@ def _train(
         resume=resume and has_checkpoint(folder),
         read_control=read_control,
     )
+
+
+def _old_choices(folder: Path) -> dict[str, Any]:
+    """Return why the settings of a resumed run are what they are."""
+    try:
+        plan = json.loads((folder / "plan.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {key: plan[key] for key in ("choices", "fingerprint") if key in plan}
 
 
 def _predict(folder: Path, should_stop: Callable[[], bool]) -> Iterator[Event]:

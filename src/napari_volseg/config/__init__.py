@@ -5,6 +5,7 @@ the documentation. Section and key names follow PyTorch Connectomics.
 """
 
 from napari_volseg.config.augmentation import AugmentationConfig
+from napari_volseg.config.automatic import AutomaticConfig
 from napari_volseg.config.data import DataConfig, TargetsConfig
 from napari_volseg.config.inference import InferenceConfig, InstancesConfig
 from napari_volseg.config.loading import (
@@ -31,6 +32,7 @@ from napari_volseg.config.yaml_text import parse_tree, read_text
 __all__ = [
     "LOSS_TERMS",
     "AugmentationConfig",
+    "AutomaticConfig",
     "Config",
     "DataConfig",
     "InferenceConfig",

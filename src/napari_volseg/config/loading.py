@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,26 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
         For an unknown preset, file, key or value; an unknown key names the
         nearest known one.
     """
-    return build_config(apply_overrides(_read_tree(name), overrides), where=str(name))
+    tree = apply_overrides(_read_tree(name), overrides)
+    _keep_what_is_given(tree)
+    return build_config(tree, where=str(name))
+
+
+def _keep_what_is_given(tree: dict[str, Any]) -> None:
+    """Note which settings an automatic configuration must not derive."""
+    automatic = tree.get("automatic")
+    if isinstance(automatic, dict) and automatic.get("enabled"):
+        automatic["kept"] = sorted(
+            key for key in _leaves(tree) if not key.startswith("automatic.")
+        )
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def build_config(tree: Mapping[str, Any], where: str = "configuration") -> Config:

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from napari_volseg.config.augmentation import AugmentationConfig
+from napari_volseg.config.automatic import AutomaticConfig
 from napari_volseg.config.data import DataConfig
 from napari_volseg.config.fields import Section
 from napari_volseg.config.inference import InferenceConfig, InstancesConfig
@@ -25,6 +26,7 @@ class Config(Section):
     """Name of the run; its folder is named after it."""
     description: str = ""
     """One sentence on what a preset is for."""
+    automatic: AutomaticConfig = AutomaticConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     model: ModelConfig = ModelConfig()

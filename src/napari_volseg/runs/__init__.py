@@ -12,6 +12,7 @@ from napari_volseg.runs.folder import (
     is_run,
     read_config,
     read_run,
+    settle_config,
 )
 from napari_volseg.runs.following import follow
 from napari_volseg.runs.launching import Worker, attach, begin_session, launch
@@ -70,6 +71,7 @@ __all__ = [
     "read_result",
     "read_run",
     "safe_name",
+    "settle_config",
     "shorten_log",
     "write_control",
     "write_result",

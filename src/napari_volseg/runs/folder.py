@@ -46,6 +46,7 @@ __all__ = [
     "is_run",
     "read_config",
     "read_run",
+    "settle_config",
 ]
 
 CONFIG = "config.yaml"
@@ -237,3 +238,8 @@ def amend_run(folder: Path, overrides: Sequence[str]) -> Config:
             raise DataError(in_use_message(folder))
         write_text(folder / CONFIG, dump_config(config))
     return config
+
+
+def settle_config(folder: Path, config: Config) -> None:
+    """Store the configuration that an automatic run turned out to have."""
+    write_text(folder / CONFIG, dump_config(config))
