@@ -219,7 +219,7 @@ def test_resume_refuses_new_data_and_new_networks(em, capsys):
     [
         [],
         ["paint"],
-        ["train"],
+        ["predict"],
         ["train", "quick", "--imag", "x"],
         ["evaluate", "a", "b", "c=1"],
         ["train", "quick", "strange"],
@@ -539,3 +539,13 @@ def test_version(capsys):
         main(["--version"])
     assert exit_.value.code == 0
     assert capsys.readouterr().out.startswith("volseg ")
+
+
+def test_without_a_preset_settings_are_chosen_from_the_data(em):
+    data = ["--image", "em.h5:raw", "--label", "em.h5:labels"]
+    for words in ([], ["optimization.max_minutes=3"], ["auto"]):
+        assert main(["train", *words, *data]) == 0
+        config = read_config(list_runs(Path(os.environ["VOLSEG_RUNS"]))[0].folder)
+        assert config.automatic.enabled
+        kept = "optimization.max_minutes" in config.automatic.kept
+        assert kept == bool(words and "=" in words[0])

@@ -40,7 +40,7 @@ def test_every_setting_can_be_edited(form: ConfigForm, key: str) -> None:
     try:
         field = form.field(key)
     except KeyError:
-        assert key.startswith(("data.", "experiment_name", "description"))
+        assert key.startswith(("automatic.", "data.", "experiment_name", "description"))
         return
     value = _another(key, info.annotation, get(Config().model_dump(mode="json"), key))
     field.set_value(value)
@@ -72,6 +72,8 @@ def _another(key: str, kind: Any, default: Any) -> Any:
         return OTHERS[key]
     if kind is bool:
         return not default
+    if default is None:
+        return 0.125
     if isinstance(default, str):
         return get_args(kind)[-1] if get_origin(kind) else f"{default}!"
     if isinstance(default, int):
@@ -133,3 +135,16 @@ def test_the_simple_view_has_at_most_eight_settings(form: ConfigForm) -> None:
     labels = {label.text() for label in form.findChildren(QLabel)}
     assert labels == set(TRAIN_SIMPLE.values())
     assert len(labels) <= 8
+
+
+def test_what_is_edited_is_kept_from_an_automatic_configuration(
+    form: ConfigForm,
+) -> None:
+    form.set_value(load_config("auto"))
+    assert "data.patch_size" not in form.config().automatic.kept
+    form.field("data.patch_size").set_value([8, 64, 64])
+    form.field("optimization.max_minutes").set_value(7.0)
+    config = form.config()
+    assert config.automatic.enabled
+    assert {"data.patch_size", "optimization.max_minutes"} <= set(config.automatic.kept)
+    assert "system.training.batch_size" not in config.automatic.kept

@@ -59,6 +59,12 @@ def _shorten(config: Config) -> Config:
     tree["optimization"]["max_epochs"] = 1
     tree["monitor"]["val_every_epochs"] = 1
     tree["monitor"]["tensorboard"] = False
+    if config.automatic.enabled:
+        tree["automatic"]["enabled"] = False
+        if "data.patch_size" not in config.automatic.kept:
+            tree["data"]["patch_size"] = [16, 64, 64]
+        if "model.filters" not in config.automatic.kept:
+            tree["model"]["filters"] = [16, 32, 64]
     return build_config(tree)
 
 

@@ -46,15 +46,18 @@ def add_commands(commands: Commands) -> None:
         help="train a network on labelled volumes",
         description="Train a network on labelled volumes. Ctrl-C stops and keeps what "
         "was learnt, a second Ctrl-C aborts.",
-        usage="volseg train PRESET|CONFIG.yaml|RUN_FOLDER [section.key=value ...] "
+        usage="volseg train [PRESET|CONFIG.yaml|RUN_FOLDER] [section.key=value ...] "
         "[options]",
         allow_abbrev=False,
     )
     parser.add_argument(
         "target",
         metavar="PRESET|CONFIG.yaml|RUN_FOLDER",
-        help="what to train; a run folder is trained anew with the same settings and "
-        "data, or continued with --resume",
+        nargs="?",
+        default="auto",
+        help="what to train, by default auto, which chooses settings from the data; a "
+        "run folder is trained anew with the same settings and data, or continued "
+        "with --resume",
     )
     for role, what in (("", "training"), ("val-", "validation")):
         group = parser.add_argument_group(
@@ -91,6 +94,9 @@ def add_commands(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, and say where the model is."""
     settings = list(args.settings)
+    if "=" in args.target and not Path(args.target).exists():
+        settings.insert(0, args.target)
+        args.target = "auto"
     if args.device:
         settings.append(f"system.device={args.device}")
     folder = _run_folder(args.target)

@@ -107,9 +107,16 @@ class ConfigForm(QWidget):
             If the text of a setting cannot be read.
         """
         tree = self._config.model_dump(mode="json")
+        if self._config.automatic.enabled:
+            tree["automatic"]["kept"] = self._kept(tree)
         for key, field in self._fields.items():
             put(tree, key, field.value())
         return _differences(tree, Config())
+
+    def _kept(self, tree: Mapping[str, Any]) -> list[str]:
+        """Return the settings that an automatic configuration must not derive."""
+        edited = {k for k, f in self._fields.items() if f.value() != get(tree, k)}
+        return sorted(edited | set(self._config.automatic.kept))
 
     def set_value(self, config: Config | Mapping[str, Any]) -> None:
         """Show a configuration, or the settings that differ from the defaults.

@@ -118,7 +118,7 @@ class TrainWidget(QWidget):
             row = self.preset.count() - 1
             self.preset.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
         self.preset.addItem("from a file…", None)
-        self.preset.setCurrentIndex(max(0, self.preset.findData("quick")))
+        self.preset.setCurrentIndex(max(0, self.preset.findData("auto")))
         self.name = QLineEdit()
         self.name.setPlaceholderText("as the preset")
         self.name.setToolTip(f"Name of the run and its folder in {default_runs_dir()}")
