@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
-from napari_volseg.cli.options import Commands
+from napari_volseg.cli.options import Commands, print_json
+from napari_volseg.runs import read_run
 
 __all__ = ["add_commands"]
 
 
 def add_commands(commands: Commands) -> None:
-    """Add ``worker``, ``retune`` and ``probe``, which no help lists."""
+    """Add the commands; no help lists them."""
     worker = commands.add_parser("worker", description="Do the job of a folder.")
     worker.add_argument("folder", type=Path)
     worker.add_argument("--resume", action="store_true")
@@ -24,6 +28,14 @@ def add_commands(commands: Commands) -> None:
     retune.set_defaults(run=_retune)
     probe = commands.add_parser("probe", description="Try one step of a network.")
     probe.set_defaults(run=_probe)
+    plan = commands.add_parser("plan", description="Say what a run would do.")
+    plan.add_argument("folder", type=Path)
+    plan.set_defaults(run=_plan)
+    helper = commands.add_parser(
+        "helper", description="Run a command that ends when standard input closes."
+    )
+    helper.add_argument("arguments", nargs=argparse.REMAINDER)
+    helper.set_defaults(run=_helper)
 
 
 def _worker(args: argparse.Namespace) -> int:
@@ -37,6 +49,30 @@ def _retune(args: argparse.Namespace) -> int:
 
     retuning.serve(sys.stdin.buffer, sys.stdout.buffer)
     return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from napari_volseg.planning import plan_training
+
+    config, pairs = read_run(args.folder)
+    print_json(plan_training(config, pairs).summary())
+    return 0
+
+
+def _helper(args: argparse.Namespace) -> int:
+    """Run a command for a process that waits for it, and never outlive it."""
+    from napari_volseg.cli.main import main
+
+    def end_with_parent() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    if hasattr(os, "nice"):
+        with suppress(OSError):
+            os.nice(5)
+    return main(args.arguments)
 
 
 def _probe(args: argparse.Namespace) -> int:

@@ -7,7 +7,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from napari_volseg.cli import doctor, evaluate, hidden, predict, segment, show, train
+from napari_volseg.cli import (
+    check,
+    doctor,
+    evaluate,
+    hidden,
+    predict,
+    segment,
+    show,
+    train,
+)
 from napari_volseg.cli.options import SettingsParser
 from napari_volseg.errors import DataError
 
@@ -17,7 +26,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-_COMMANDS = (train, predict, segment, evaluate, show, doctor, hidden)
+_COMMANDS = (train, predict, segment, evaluate, check, show, doctor, hidden)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
