@@ -69,6 +69,7 @@ class LayerCombo(QComboBox):
     def refresh(self, event: object = None) -> None:
         """List the layers again, keeping the choice."""
         chosen = self.layer()
+        shown = self.currentText()
         layers = [
             layer
             for layer in map(plain, self._viewer.layers)
@@ -85,7 +86,9 @@ class LayerCombo(QComboBox):
             self.set_layer(chosen)
         self.blockSignals(was_blocked)
         self.setEnabled(bool(layers))
-        self.layer_changed.emit()
+        # Most new layers are results: what listens need not look at all again.
+        if self.layer() is not chosen or self.currentText() != shown:
+            self.layer_changed.emit()
 
     def _rank(self, layer: Layer) -> tuple[bool, int]:
         kinds = [isinstance(layer, kind) for kind in self._kinds]

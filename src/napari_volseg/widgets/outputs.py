@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from napari_volseg.widgets.layers import METADATA_KEY, Placement, plain
 
-__all__ = ["MAPS", "add_instances", "add_map", "add_maps", "free_name", "role_of"]
+__all__ = [
+    "MAPS",
+    "add_beside",
+    "add_instances",
+    "add_layer",
+    "add_map",
+    "add_maps",
+    "free_name",
+    "make_instances",
+    "make_map",
+    "role_of",
+]
 
 MAPS: Mapping[str, dict[str, Any]] = {
     "mask": {"colormap": "gray", "blending": "additive", "visible": False},
@@ -62,15 +73,29 @@ def add_map(
     start: Sequence[int] = (0, 0, 0),
 ) -> Image:
     """Add one of the maps, as `add_maps` does."""
-    layer = viewer.add_image(
+    layer = make_map(role, map_ZYX, place, prefix, origin, start=start)
+    add_layer(viewer, layer)
+    return layer
+
+
+def make_map(
+    role: str,
+    map_ZYX: Any,
+    place: Placement,
+    prefix: str,
+    origin: Mapping[str, Any],
+    *,
+    start: Sequence[int] = (0, 0, 0),
+) -> Image:
+    """Return one of the maps as a layer of no viewer yet; works in any thread."""
+    return Image(
         map_ZYX,
-        name=free_name(viewer, f"{prefix}{role}"),
+        name=f"{prefix}{role}",
         contrast_limits=(0, 255),
         metadata={METADATA_KEY: {**origin, "role": role}},
         **MAPS[role],
         **place.layer_options(start),
     )
-    return cast("Image", plain(layer))
 
 
 def add_instances(
@@ -84,16 +109,53 @@ def add_instances(
     start: Sequence[int] = (0, 0, 0),
 ) -> Labels:
     """Add instances as a labels layer and return it."""
-    layer = viewer.add_labels(
+    layer = make_instances(instances_ZYX, place, prefix, origin, role=role, start=start)
+    add_layer(viewer, layer)
+    return layer
+
+
+def make_instances(
+    instances_ZYX: NDArray[np.integer[Any]] | Any,
+    place: Placement,
+    prefix: str,
+    origin: Mapping[str, Any],
+    *,
+    role: str = "instances",
+    start: Sequence[int] = (0, 0, 0),
+    visible: bool = True,
+) -> Labels:
+    """Return instances as a layer of no viewer yet; works in any thread."""
+    labels = Labels(
         instances_ZYX,
-        name=free_name(viewer, f"{prefix}{role}"),
+        name=f"{prefix}{role}",
         metadata={METADATA_KEY: {**origin, "role": role}},
         opacity=0.5,
+        visible=visible,
         **place.layer_options(start),
     )
-    labels = cast("Labels", plain(layer))
     labels.events.paint.connect(_mark_edited)
     return labels
+
+
+def add_layer(viewer: Any, layer: Layer) -> None:
+    """Add a layer under a name that is free, selected as napari does."""
+    layer.name = free_name(viewer, str(layer.name))
+    viewer.add_layer(layer)
+
+
+def add_beside(viewer: Any, layer: Layer) -> None:
+    """Add a layer and leave the selection alone: the user may be painting.
+
+    Nothing is told of a selection that changes and changes back, which also saves
+    a good part of the time that adding a layer takes.
+    """
+    viewer = plain(viewer)
+    selection = viewer.layers.selection
+    selected = set(selection)
+    with selection.events.blocker_all():
+        add_layer(viewer, layer)
+        selection.intersection_update(selected)
+        selection.update(selected)
 
 
 def _mark_edited(event: Any) -> None:

@@ -17,7 +17,7 @@ from napari_volseg.runs.control import PreviewBox
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.job import Job, Preview
 from napari_volseg.widgets.layers import METADATA_KEY, Placement, placement, plain
-from napari_volseg.widgets.outputs import MAPS
+from napari_volseg.widgets.outputs import MAPS, add_beside
 
 __all__ = ["BOX_NAME", "LivePreview"]
 
@@ -106,14 +106,13 @@ class LivePreview(QObject):
             "metadata": {METADATA_KEY: {"role": role, "preview": True}},
             "visible": role in _SHOWN_FIRST,
         }
+        made: Layer
         if role == "instances":
-            self._viewer.add_labels(data, opacity=0.5, **options)
+            made = Labels(data, opacity=0.5, **options)
         else:
-            look = {k: v for k, v in MAPS[role].items() if k != "visible"}
-            self._viewer.add_image(
-                data, contrast_limits=(0, 255), opacity=0.6, **look, **options
-            )
-        self._keep_active()
+            look = MAPS[role] | {"contrast_limits": (0, 255), "opacity": 0.6}
+            made = Image(data, **(look | options))
+        add_beside(self._viewer, made)
 
     def _find(self, name: str) -> Any:
         """Return our layer of that name, also of an earlier run in this viewer."""
@@ -131,7 +130,7 @@ class LivePreview(QObject):
         if layer is not None:  # the user's box of an earlier run stays
             self._follow_rectangle(layer)
             return
-        layer = self._viewer.add_shapes(
+        layer = Shapes(
             [np.array(corners)],
             shape_type="rectangle",
             name=BOX_NAME,
@@ -145,23 +144,13 @@ class LivePreview(QObject):
             metadata={METADATA_KEY: {"role": "box", "preview": True}},
         )
         layer.mode = "select"
-        self._follow_rectangle(plain(layer))
-        self._keep_active()
+        add_beside(self._viewer, layer)
+        self._follow_rectangle(layer)
 
     def _follow_rectangle(self, layer: Shapes) -> None:
         self._connections.add(layer.events.data, self._settle)
         self._rectangle = weakref.ref(layer)
         self._settle()
-
-    def _keep_active(self) -> None:
-        """Leave the layer that the user paints on selected."""
-        labels = [
-            layer
-            for layer in map(plain, self._viewer.layers)
-            if isinstance(layer, Labels) and METADATA_KEY not in layer.metadata
-        ]
-        if labels:
-            self._viewer.layers.selection.active = labels[-1]
 
     def _settle(self, event: object = None) -> None:
         if self._rectangle is not None:

@@ -1,4 +1,7 @@
-"""A finished prediction: read from its folder in a thread, added as layers."""
+"""A finished prediction: read from its folder in a thread, added as layers.
+
+Layers are made in the thread too, so that the GUI thread only has to hang them in.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from napari.layers import Labels
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_volseg.events import Finished
 from napari_volseg.io import open_volume, read_labels
 from napari_volseg.widgets.job import Job
-from napari_volseg.widgets.layers import Placement
-from napari_volseg.widgets.outputs import MAPS, add_instances, add_map
+from napari_volseg.widgets.layers import Placement, plain
+from napari_volseg.widgets.outputs import MAPS, add_beside, make_instances, make_map
 from napari_volseg.widgets.readers import lazy
 
 __all__ = ["Delivery", "Prediction", "read_prediction_result"]
@@ -65,45 +69,50 @@ class Delivery(QObject):
         if result.reason != "completed" or self._job.folder is None:
             _undelivered.discard(self)
             return
-        worker = create_worker(
-            read_prediction_result, self._job.folder, _start_thread=False
-        )
+        worker = create_worker(self._make, self._job.folder, _start_thread=False)
         worker.returned.connect(self._add)
         worker.errored.connect(self._give_up)
         worker.start()
 
-    def _add(self, prediction: Prediction) -> None:
-        if self._job.window_is_gone:
-            _undelivered.discard(self)
-            return  # the result is in the run folder
+    def _make(self, folder: Path) -> list[Any]:
+        """Read the result and make its layers, in the thread."""
+        prediction = read_prediction_result(folder)
         origin = {
-            "prediction": str(prediction.folder),
+            "prediction": str(folder),
             "model": str(self._model),
             "image": self._image,
         }
-        prefix = f"{self._image} · "
-        common = (self._place, prefix, origin)
-        self._steps = [
-            partial(add_map, self._viewer, role, prediction.maps_CZYX[channel], *common)
+        common = (self._place, f"{self._image} · ", origin)
+        layers: list[Any] = [
+            make_map(role, prediction.maps_CZYX[channel], *common)
             for channel, role in enumerate(MAPS)
         ]
-        self._steps.append(partial(self._add_labels, prediction, *common))
-        self._stepper.start()
-
-    def _add_labels(
-        self, prediction: Prediction, place: Placement, prefix: str, origin: Any
-    ) -> Any:
-        labels = add_instances(
-            self._viewer, prediction.instances_ZYX, place, prefix, origin
-        )
+        labels = make_instances(prediction.instances_ZYX, *common, visible=False)
         if prediction.table is not None:
             labels.features = prediction.table
-        return labels
+        return [*layers, labels]
+
+    def _add(self, layers: list[Any]) -> None:
+        if self._job.window_is_gone:
+            _undelivered.discard(self)
+            return  # the result is in the run folder
+        self._layers = layers
+        self._steps = [partial(add_beside, self._viewer, layer) for layer in layers]
+        self._steps += [partial(self._show, layers[-1])]
+        self._stepper.start()
+
+    def _show(self, labels: Any) -> None:
+        """Show the instances, and select them unless the user is painting."""
+        labels.visible = True
+        active = self._viewer.layers.selection.active
+        is_painting = isinstance(plain(active), Labels) and active.mode != "pan_zoom"
+        if not is_painting:
+            self._viewer.layers.selection.active = labels
 
     def _step(self) -> None:
         """Add one layer at a time, so that napari answers in between."""
         if self._steps and not self._job.window_is_gone:
-            self._layers.append(self._steps.pop(0)())
+            self._steps.pop(0)()
             return
         self._stepper.stop()
         _undelivered.discard(self)
