@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import linregress
 
 from napari_volseg.config import OptimizationConfig
 
@@ -27,8 +28,10 @@ _FLAT_GAIN = 0.01
 _STUCK_EPOCHS = 100
 _STUCK_LOSS = 0.5
 _STUCK_SHARE = 0.75
+_TREND_EPOCHS = 25
 _BLOCK = 5
-_BLOCKS = 5
+_CERTAIN = 5.0
+"""Standard errors from zero at which a slope is no chance, however often one looks."""
 _OVERFIT_RISE = 1.1
 _SKIPPED_SHARE = 0.05
 _GOOD = ((0.08, "it has converged"), (0.2, "excellent"), (0.5, "good"))
@@ -126,9 +129,10 @@ def _flat(epochs: Sequence[Epoch], config: OptimizationConfig) -> Sign | None:
     if rate < 0.999 * window[0].lr or rate <= 1.001 * settings.min_lr:
         return None
     train = _train(window)
-    third = n // 3
-    before, now = train[:third].mean(), train[-third:].mean()
-    if train.size < n or abs(before - now) > _FLAT_GAIN * before:
+    if train.size < n:
+        return None
+    before, now = train[: n // 3].mean(), train[-(n // 3) :].mean()
+    if abs(before - now) > _FLAT_GAIN * before:
         return None
     remedy = (
         f"lower it ({_half(config)}) or let it fall by itself "
@@ -163,23 +167,22 @@ def _stuck(epochs: Sequence[Epoch], config: OptimizationConfig) -> Sign | None:
 
 def _overfit(epochs: Sequence[Epoch], config: OptimizationConfig) -> Sign | None:
     both = [(e.train, e.val) for e in epochs if e.val is not None]
-    if len(both) < 2 * _BLOCK * _BLOCKS:
+    if len(both) < 2 * _TREND_EPOCHS:
         return None
     train, val = np.array(both, dtype=np.float64).T
     if not (np.isfinite(train).all() and np.isfinite(val).all()):
         return None
-    val_blocks = _blocks(val)
-    train_blocks = _blocks(train)
-    gaps = val_blocks - train_blocks
-    grows = (np.diff(gaps[-_BLOCKS:]) > 0).all()
-    falls = train_blocks[-1] < train_blocks[-_BLOCKS]
-    rises = val_blocks[-1] > _OVERFIT_RISE * val_blocks.min()
-    if not (grows and falls and rises):
+    recent = slice(-_TREND_EPOCHS, None)
+    now, lowest = float(np.median(val[-_BLOCK:])), float(_block_medians(val).min())
+    falls = train[-_BLOCK:].mean() < train[recent][:_BLOCK].mean()
+    grows = _trend((val - train)[recent]) > _CERTAIN
+    rises = _trend(val[recent]) > _CERTAIN and now > _OVERFIT_RISE * lowest
+    if not (falls and grows and rises):
         return None
     return Sign(
         "overfitting",
-        f"The loss falls on the training voxels ({train_blocks[-1]:.2g}) but rises on "
-        f"the held-out ones ({val_blocks[-1]:.2g}, at best {val_blocks.min():.2g}): "
+        f"The loss falls on the training voxels ({train[-1]:.2g}) but rises on "
+        f"the held-out ones ({now:.2g}, at best {lowest:.2g}): "
         "annotate more, raise the probabilities under augmentation, or stop; the "
         "best model so far is kept.",
     )
@@ -215,11 +218,17 @@ def _train(epochs: Sequence[Epoch]) -> Curve:
     return finite
 
 
-def _blocks(values: Curve) -> Curve:
-    """Return the medians of five epochs each, the newest last."""
+def _block_medians(values: Curve) -> Curve:
+    """Return the medians of five epochs each."""
     n = len(values) // _BLOCK
     medians: Curve = np.median(values[-n * _BLOCK :].reshape(n, _BLOCK), axis=1)
     return medians
+
+
+def _trend(values: Curve) -> float:
+    """Return the slope of a straight line through a curve, in standard errors."""
+    fit = linregress(np.arange(len(values)), values)
+    return float(fit.slope / max(fit.stderr, 1e-12))
 
 
 def _half(config: OptimizationConfig) -> str:
