@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,17 @@ def test_a_smooth_image_has_no_noise() -> None:
     assert take_fingerprint([_volume(_three_boxes())], (0.0, 1.0)).noise < 1e-6
 
 
+def test_of_a_large_volume_the_middle_is_measured(monkeypatch) -> None:
+    monkeypatch.setattr("napari_volseg.fingerprint._MAX_VOXELS", 6000)
+    labels = np.zeros((20, 40, 60), np.int32)
+    labels[8:12, 16:24, 24:36] = 5
+    labels[:4, :4, :4] = 9
+    found = take_fingerprint([_volume(labels)])
+    assert found.n_instances == 1
+    assert found.shapes == ((20, 40, 60),)
+    assert found.foreground_share == pytest.approx(384 / 6000)
+
+
 def test_a_single_object_has_no_neighbour() -> None:
     labels = np.zeros((4, 8, 8), np.int32)
     labels[1:3, 2:5, 2:5] = 1
@@ -97,7 +110,5 @@ def test_a_single_object_has_no_neighbour() -> None:
 
 
 def test_the_summary_is_plain_json() -> None:
-    import json
-
     summary = take_fingerprint([_volume(_three_boxes())]).summary()
     assert json.loads(json.dumps(summary))["n_instances"] == 3

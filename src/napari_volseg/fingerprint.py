@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 import cc3d
@@ -25,6 +26,8 @@ __all__ = ["Fingerprint", "take_fingerprint"]
 _ENOUGH_WHOLE = 10
 """Objects cut by a face of the volume are left out if so many others remain."""
 _NOISE_VOXELS = 2_000_000
+_MAX_VOXELS = 200_000_000
+"""Of a larger volume, the middle of so many voxels is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def take_fingerprint(
         spacing_nm=float(np.median(nearest)) if nearest.size else 0.0,
         touching_share=sum(o.n_touching for o in objects) / n_instances,
         foreground_share=sum(o.n_foreground for o in objects) / known,
-        annotated_share=known / sum(v.labels_ZYX.size for v in volumes),
+        annotated_share=known / sum(o.n_voxels for o in objects),
         noise=max(_noise(v, quantiles) for v in volumes),
     )
 
@@ -115,11 +118,15 @@ class _Objects:
     n_touching: int
     n_foreground: int
     n_annotated: int
+    n_voxels: int
 
 
 def _measure_objects(volume: LabelledVolume) -> _Objects:
-    labels, annotated = volume.labels_ZYX, volume.annotated_ZYX
+    middle = _middle(volume.labels_ZYX.shape)
+    labels = np.asarray(volume.labels_ZYX[middle])
+    annotated = volume.annotated_ZYX
     if annotated is not None:
+        annotated = np.asarray(annotated[middle])
         labels = np.where(annotated, labels, 0)
     dense_ZYX, _ = fastremap.renumber(np.ascontiguousarray(labels))
     found = cc3d.statistics(dense_ZYX, no_slice_conversion=True)
@@ -140,7 +147,15 @@ def _measure_objects(volume: LabelledVolume) -> _Objects:
         n_annotated=labels.size
         if annotated is None
         else int(np.count_nonzero(annotated)),
+        n_voxels=labels.size,
     )
+
+
+def _middle(shape: Sequence[int]) -> tuple[slice, ...]:
+    share = min(1.0, (_MAX_VOXELS / prod(shape)) ** (1 / 3))
+    edges = [max(1, int(n * share)) for n in shape]
+    starts = [(n - edge) // 2 for n, edge in zip(shape, edges, strict=True)]
+    return tuple(slice(s, s + e) for s, e in zip(starts, edges, strict=True))
 
 
 def _nearest(centres_N3: NDArray[np.float64]) -> NDArray[np.float64]:
