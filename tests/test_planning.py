@@ -5,7 +5,7 @@ import pytest
 
 from napari_volseg.config import load_config
 from napari_volseg.errors import DataError
-from napari_volseg.planning import AUTO_BATCH, plan_training
+from napari_volseg.planning import AUTO_BATCH, plan_from_json, plan_training
 from napari_volseg.runs import TrainingPair
 from napari_volseg.volume import LabelledVolume, Volume
 
@@ -147,3 +147,8 @@ def test_an_automatic_plan_is_settled_and_says_why():
     again = plan_training(plan.config, [_pair()])
     assert again.config == plan.config
     assert "choices" not in again.summary()
+
+
+def test_a_plan_reaches_another_process_whole():
+    plan = _plan(_pair(), overrides=["system.training.num_processes=2"])
+    assert plan_from_json(plan.to_json()) == plan

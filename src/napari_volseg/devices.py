@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,6 +20,8 @@ __all__ = [
     "choose_gpus",
     "has_fast_bf16",
     "processor_features",
+    "use_gpu",
+    "use_threads",
 ]
 
 
@@ -128,7 +131,33 @@ def available_memory(device: str) -> int:
     """Return the bytes that are free on the device."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
+    return min([free, *_allotted(Path("/sys/fs/cgroup"))])
+
+
+def _allotted(cgroup: Path) -> list[int]:
+    """Return what a container or cluster job may still take, where that is limited."""
+    try:
+        limit = int((cgroup / "memory.max").read_text())  # 'max' without a limit
+        used = int((cgroup / "memory.current").read_text())
+        cache = dict(
+            line.split() for line in (cgroup / "memory.stat").read_text().splitlines()
+        ).get("inactive_file", "0")
+    except (OSError, ValueError):
+        return []
+    return [max(0, limit - used + int(cache))]
+
+
+def use_gpu(index: int) -> None:
+    """Let ``cuda`` mean one of several GPUs, in this process."""
+    torch.cuda.set_device(index)
+
+
+def use_threads(n_processes: int) -> None:
+    """Take this process's share of the processor's cores, unless the user chose."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = psutil.cpu_count(logical=False) or 1
+        torch.set_num_threads(max(1, cores // n_processes))
 
 
 def processor_features() -> dict[str, Any]:

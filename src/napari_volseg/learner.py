@@ -7,13 +7,16 @@ from math import inf, isfinite
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from napari_volseg.averaging import WeightAverage
 from napari_volseg.checkpoint import model_metadata
 from napari_volseg.config import InstancesConfig
+from napari_volseg.distributed import ALONE, Group, synchronise_norms
+from napari_volseg.failures import JobError, is_out_of_memory
+from napari_volseg.gradients import add_gradients, add_up_ranks, parts_after
 from napari_volseg.losses import MapLoss, build_loss, load_features
-from napari_volseg.networks import N_MAPS, build_network
+from napari_volseg.networks import build_network
 from napari_volseg.optimizers import build_optimizer, load_optimizer, set_rates
 from napari_volseg.planning import TrainPlan
 from napari_volseg.record import Record
@@ -27,13 +30,24 @@ _MAX_SKIPPED = 20
 
 
 class Learner:
-    """A network with its optimizer, its schedule and its record so far."""
+    """A network with its optimizer, its schedule and its record so far.
 
-    def __init__(self, plan: TrainPlan) -> None:
+    Parameters
+    ----------
+    plan
+        The training.
+    group
+        The processes that train together; all call `learn` alike.
+    """
+
+    def __init__(self, plan: TrainPlan, group: Group = ALONE) -> None:
         config = plan.config
+        self.group = group
         torch.manual_seed(config.system.seed)
         self._plan = plan
         network = build_network(config.model, plan.in_channels, plan.pyramid)
+        if plan.compute.device == "cuda" and plan.micro_batches % group.size == 0:
+            network = synchronise_norms(network, group)
         self.network = network.to(plan.compute.device)
         if plan.compute.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -57,6 +71,9 @@ class Learner:
         """Norm of the last step's gradient, before it was clipped."""
         self.instances = config.instances
         """Thresholds fitted so far."""
+        self.n_loads = 0
+        """How often `load` replaced the weights."""
+        self._news: list[str] = []
 
     @property
     def step(self) -> int:
@@ -90,40 +107,82 @@ class Learner:
         """Learning rate of the next step."""
         return self.schedule.lr(self.step, self.progress)
 
+    def take_news(self) -> list[str]:
+        """Return what the user should know of the steps since the last call."""
+        news, self._news = self._news, []
+        return news
+
     def learn(self, micro_batches: Sequence[Batch]) -> tuple[float, tuple[float, ...]]:
         """Do one optimizer update; return the total loss and those of the maps.
 
         The total is weighed by `loss_weights` alone, also under uncertainty. A step
         whose loss or gradient is not finite changes no weight, but is counted.
 
+        Parameters
+        ----------
+        micro_batches
+            Those of this process among the step's `TrainPlan.micro_batches`.
+
         Raises
         ------
+        JobError
+            If memory does not suffice for one patch at a time.
         FloatingPointError
             After 20 such steps in a row.
         """
-        compute = self._plan.compute
         self.network.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=compute.device)
-        parts = torch.zeros(N_MAPS, device=compute.device)
-        for batch in micro_batches:
-            image = batch.image_BCZYX.to(
-                compute.device, memory_format=compute.memory_format, non_blocking=True
-            )
-            with compute.autocast():
-                outputs = self.network(image)
-            losses = self.loss(
-                outputs,
-                batch.targets_BCZYX.to(compute.device, non_blocking=True),
-                batch.valid_BCZYX.to(compute.device, non_blocking=True),
-            )
-            self.scaler.scale(losses.objective / len(micro_batches)).backward()
-            total += losses.total / len(micro_batches)
-            parts += losses.parts / len(micro_batches)
-        mean_loss = float(total)
-        self._update(mean_loss)
+        with self.group.stepping():
+            mean_loss, *parts = self._gradient(micro_batches).tolist()
+            self._update(mean_loss)
         self.record.step += 1
-        return mean_loss, tuple(parts.tolist())
+        return mean_loss, tuple(parts)
+
+    def _gradient(self, micro_batches: Sequence[Batch]) -> Tensor:
+        """Compute the gradient of a step, in smaller batches when memory runs out.
+
+        Returns the total loss and those of the maps, the same in all ranks.
+        """
+        plan = self._plan
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            losses = None
+            try:
+                losses = add_gradients(
+                    self.network,
+                    self.loss,
+                    self.scaler,
+                    plan.compute,
+                    micro_batches,
+                    plan.micro_batches,
+                    self.record.parts_per_batch,
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Out here, because within the except block its traceback would keep
+            # the memory; and in all ranks alike, because one may be short of it.
+            if not self.group.any(losses is None) and losses is not None:
+                return add_up_ranks(self.network, self.loss, losses, self.group)
+            del losses
+            self._use_smaller_batches()
+
+    def _use_smaller_batches(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._plan.compute.device == "cuda":
+            torch.cuda.empty_cache()
+        batch_size = self._plan.config.system.training.patches_per_batch
+        parts = parts_after(self.record.parts_per_batch, batch_size)
+        if parts is None:
+            raise JobError(
+                "out of memory with one patch at a time: lower data.patch_size or "
+                "model.filters, or close other programs"
+            )
+        self.record.parts_per_batch = parts
+        self._news.append(
+            f"Memory ran out. Training goes on with {batch_size // parts} patches at a "
+            f"time in place of {batch_size}; their gradients are added up, so a step "
+            "sees as many as before."
+        )
 
     def _update(self, loss: float) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -132,7 +191,8 @@ class Learner:
             self._plan.config.optimization.gradient_clip_val or inf,
         )
         self.grad_norm = float(norm)
-        if isfinite(self.grad_norm) and isfinite(loss):
+        finite = isfinite(self.grad_norm) and isfinite(loss)
+        if not self.group.any(not finite):
             set_rates(
                 self.optimizer,
                 self.lr,
@@ -200,6 +260,7 @@ class Learner:
             If the checkpoint is of another kind of optimizer.
         """
         config = self._plan.config.optimization
+        self.n_loads += 1
         self.network.load_state_dict(state["network"])
         self.loss.load_state_dict(state["loss"])
         if self.average and state.get("average"):
@@ -213,6 +274,10 @@ class Learner:
         torch.set_rng_state(state["torch_rng"])
         self.instances = InstancesConfig(**state["instances"])
         self.record = Record.from_state(state["record"])
+        if self._plan.config.system.training.patches_per_batch % (
+            self.record.parts_per_batch
+        ):
+            self.record.parts_per_batch = 1
 
 
 def _mend_statistics(network: nn.Module) -> None:

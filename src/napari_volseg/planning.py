@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from napari_volseg.automatic import Choice, Machine, choose_settings
 from napari_volseg.config import Config
@@ -25,7 +26,14 @@ from napari_volseg.speed import measure_speed
 from napari_volseg.splitting import annotated_box, choose_validation_box, guard_gap
 from napari_volseg.volume import LabelledVolume, VoxelSize
 
-__all__ = ["AUTO_BATCH", "HeldOut", "TrainPlan", "plan_training", "with_batch"]
+__all__ = [
+    "AUTO_BATCH",
+    "HeldOut",
+    "TrainPlan",
+    "plan_from_json",
+    "plan_training",
+    "with_batch",
+]
 
 AUTO_BATCH = {"cpu": 4, "cuda": 16, "mps": 4}
 """Patches of one step of a process when the batch size is ``auto``."""
@@ -75,11 +83,23 @@ class TrainPlan:
     micro_batches: int = 1
     """Forward passes of one step, of all processes together."""
     batch_is_auto: bool = False
-    """Whether the batch is to be halved until it fits into memory."""
+    """Whether the batch is to be made smaller until it fits into memory."""
     choices: tuple[Choice, ...] = ()
     """Settings that were derived, each with its reason."""
     fingerprint: Fingerprint | None = None
     """What they were derived from."""
+    is_settled: bool = False
+    """Whether what only a trial can tell has been tried; see `settling.settle`."""
+
+    def to_json(self) -> str:
+        """Return the whole plan, for another process; see `plan_from_json`."""
+        return TypeAdapter(TrainPlan).dump_json(self).decode()
+
+    @property
+    def device_in_words(self) -> str:
+        """Where it trains, for people: ``cpu, float32``, or ``2 × cuda, …``."""
+        several = f"{self.n_ranks} × " if self.n_ranks > 1 else ""
+        return f"{several}{self.compute}"
 
     @property
     def total_steps(self) -> int:
@@ -103,6 +123,11 @@ class TrainPlan:
         fields["pyramid"] = dataclasses.asdict(self.pyramid)
         fields["held_out"] = [dataclasses.asdict(h) for h in self.held_out]
         return {**fields, "total_steps": self.total_steps}
+
+
+def plan_from_json(text: str) -> TrainPlan:
+    """Return the plan that `TrainPlan.to_json` wrote."""
+    return TypeAdapter(TrainPlan).validate_json(text)
 
 
 def plan_training(

@@ -49,6 +49,9 @@ class Record:
     signs: dict[str, int] = field(default_factory=dict)
     """Kinds of signs the user was told, and in which epoch."""
 
+    parts_per_batch: int = 1
+    """Parts that each batch is split into since memory ran out."""
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return dataclasses.asdict(self)

@@ -46,7 +46,7 @@ def rescue(plan: TrainPlan, failed: Learner, folder: Path) -> Learner:
     """
     old, rate = failed.record, failed.schedule.rescue
     del failed.network, failed.optimizer, failed.average  # before memory is needed anew
-    learner = Learner(plan)
+    learner = Learner(plan, failed.group)
     state = _last_good(folder, old.rescued_step if old.rescues else None)
     if state is not None:
         learner.load(state)

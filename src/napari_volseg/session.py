@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_volseg.checkpoint import load_checkpoint
+from napari_volseg.distributed import ALONE, Group
 from napari_volseg.events import (
     CheckpointSaved,
     Event,
@@ -23,11 +24,13 @@ from napari_volseg.finishing import finish
 from napari_volseg.learner import Learner
 from napari_volseg.pacing import Pace
 from napari_volseg.planning import TrainPlan
+from napari_volseg.preparing import prepare_patches
 from napari_volseg.previews import Previewer
 from napari_volseg.recovery import plan_after, refuse_third, rescue, rescue_message
+from napari_volseg.replicas import Leader
 from napari_volseg.runfiles import RunFiles
 from napari_volseg.runs import Control, TrainingPair
-from napari_volseg.sampling import Batch, PatchSource, batches, prepare_volume
+from napari_volseg.sampling import Batch, batches
 from napari_volseg.selection import Verdict, early_verdict, note_epoch, note_score
 from napari_volseg.signs import REPEAT_AFTER, Epoch, find_signs
 from napari_volseg.tensorboard_log import TensorBoardLog
@@ -45,16 +48,18 @@ class Session:
         pairs: Sequence[TrainingPair],
         folder: Path,
         resume: bool,
+        group: Group = ALONE,
     ) -> None:
         self.pairs = pairs
         self.folder = folder
         state = load_checkpoint(folder / "checkpoints") if resume else None
         rescues = state["record"]["rescues"] if state else 0
         self.plan = plan_after(plan, rescues)
-        self.learner = Learner(self.plan)
+        self.learner = Learner(self.plan, group)
+        self._leader = Leader(group)
         if state is not None:
             self.learner.load(state)
-        self.source = _prepare(plan, pairs, folder)
+        self.source = prepare_patches(plan, pairs, folder)
         self._look_at(self.plan)
         self.board = TensorBoardLog(
             folder / "tensorboard", plan.config.monitor.tensorboard
@@ -71,7 +76,7 @@ class Session:
         return batches(
             self.source,
             self.learner.step,
-            range(self.plan.micro_batches),
+            range(0, self.plan.micro_batches, self.learner.group.size),
             self.plan.config.system.training.num_workers,
         )
 
@@ -84,6 +89,7 @@ class Session:
             When steps are not finite any more; `rescue` may help.
         """
         record = self.learner.record
+        self._leader.begin_step(self.learner, self.plan)
         loss, parts = self.learner.learn(micro_batches)
         record.elapsed += self.pace.lap()
         if isfinite(loss):
@@ -125,6 +131,7 @@ class Session:
         while (control := read_control()).pause and not control.stop:
             if self.preview_asked(control):
                 yield from self.preview(control)
+            self._leader.wait()
             time.sleep(0.1)
         self.pace.lap()
 
@@ -195,6 +202,7 @@ class Session:
 
     def finish(self, verdict: Verdict) -> Iterator[Event]:
         """Fit the thresholds of the best model and write it."""
+        self._leader.end()
         yield self.progress("validating")
         finished = finish(
             verdict, self.plan, self.pairs, self.learner, self.held_out, self.folder
@@ -268,27 +276,6 @@ class Session:
         if not saved:
             record.best_score, record.best_metrics = before
         return saved
-
-
-def _prepare(
-    plan: TrainPlan, pairs: Sequence[TrainingPair], folder: Path
-) -> PatchSource:
-    prepared = [
-        prepare_volume(
-            pair.volume,
-            [h.box for h in plan.held_out if h.pair == index],
-            plan.guard,
-            plan.config,
-            plan.patch_size,
-            plan.boundary,
-            plan.distance,
-            plan.cache,
-            folder,
-        )
-        for index, pair in enumerate(pairs)
-        if pair.role == "train"
-    ]
-    return PatchSource(prepared, plan.config, plan.patch_size)
 
 
 def _validation_names(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -7,15 +7,15 @@ the end of an epoch validate, preview, decide.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from napari_volseg.distributed import ALONE, Group
 from napari_volseg.events import Event, Notice, Started
 from napari_volseg.planning import TrainPlan
-from napari_volseg.probing import trusted_compute
 from napari_volseg.runs import Control, TrainingPair
 from napari_volseg.selection import Verdict
 from napari_volseg.session import Session
+from napari_volseg.settling import settle
 
 __all__ = ["train"]
 
@@ -27,6 +27,7 @@ def train(
     *,
     resume: bool = False,
     read_control: Callable[[], Control] = Control,
+    group: Group = ALONE,
 ) -> Iterator[Event]:
     """Optimise the planned network, reporting as it goes.
 
@@ -46,6 +47,8 @@ def train(
         Continue from the newest checkpoint, where there is one.
     read_control
         Asked before every step what the outside wants.
+    group
+        The processes that train together, of which this is rank 0.
 
     Yields
     ------
@@ -59,17 +62,16 @@ def train(
         If the loss is still not finite after two returns to an earlier state; the
         last checkpoint remains.
     """
-    compute, given_up = trusted_compute(plan)
-    plan = replace(plan, compute=compute)
-    run = Session(plan, pairs, folder, resume)
+    plan = settle(plan)
+    run = Session(plan, pairs, folder, resume, group)
     yield Started(
         "train",
-        str(run.plan.compute),
+        run.plan.device_in_words,
         plan.total_steps,
         run.learner.step,
         plan.memory_bytes,
     )
-    for message in filter(None, (*plan.notices, given_up)):
+    for message in plan.notices:
         yield Notice(message, "warning")
     stream = run.batches()
     verdict = _budget_used(run)
@@ -89,6 +91,8 @@ def train(
                 yield run.rescue()
                 stream = run.batches()
                 continue
+            for message in run.learner.take_news():
+                yield Notice(message, "warning")
             if run.pace.report_due():
                 yield run.progress()
             if run.preview_asked(control):

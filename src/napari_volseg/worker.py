@@ -5,28 +5,25 @@ The same code runs in the process that napari launches and in the command line.
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import json
 import logging
 import os
-import platform
-import re
 import signal
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from napari_volseg import __version__
 from napari_volseg.errors import DataError
 from napari_volseg.events import Event, Finished, Notice
+from napari_volseg.failures import explain
 from napari_volseg.io import write_json
+from napari_volseg.joblog import LogKeeper, logging_to, sweep
 from napari_volseg.runs import (
     Control,
     ControlReader,
@@ -38,15 +35,12 @@ from napari_volseg.runs import (
     read_prediction,
     read_run,
     settle_config,
-    shorten_log,
     write_result,
 )
 
 __all__ = ["run_job", "serve"]
 
 _logger = logging.getLogger(__name__)
-
-_LEFTOVER = re.compile(r"\.volseg-[0-9a-f]{16}(\..*)?|\.\w+\.ckpt\.\d+")
 
 
 def run_job(
@@ -83,8 +77,8 @@ def run_job(
         If another process works in the folder, or it cannot be written.
     """
     folder = Path(folder).absolute()
-    with lock(folder), _logging_to(folder / "worker.log"):
-        _sweep(folder)
+    with lock(folder), logging_to(folder / "worker.log"):
+        sweep(folder)
         journal = _Journal(folder, show)
         error: Exception | None = None
         try:
@@ -92,7 +86,7 @@ def run_job(
         except Exception as caught:
             _logger.exception("the job failed")
             error = caught
-            finished = Finished("failed", _explain(caught, folder))
+            finished = Finished("failed", explain(caught, folder))
         journal(finished)
         try:
             write_result(folder, finished)
@@ -128,7 +122,7 @@ def serve(folder: Path, *, resume: bool, with_parent: bool) -> int:
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
     finished = run_job(
-        folder, resume=resume, show=_LogKeeper(folder), should_stop=asked.is_set
+        folder, resume=resume, show=LogKeeper(folder), should_stop=asked.is_set
     )
     return 1 if finished.reason == "failed" else 0
 
@@ -154,21 +148,6 @@ class _Journal:
                     "warning",
                 )
             )
-
-
-class _LogKeeper:
-    """Keeps a flood of warnings from filling the disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._next = 0.0
-
-    def __call__(self, event: Event) -> None:
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + 10
-            with suppress(OSError):
-                shorten_log(self._folder)
 
 
 def _work(
@@ -203,20 +182,30 @@ def _train(
 ) -> Iterator[Event]:
     config, pairs = read_run(folder)
     from napari_volseg.planning import plan_training
-    from napari_volseg.training import train
+    from napari_volseg.settling import settle
 
-    plan = plan_training(config, pairs, folder)
+    plan = settle(plan_training(config, pairs, folder))
     if config.automatic.enabled:
         # From now on the run is what was chosen, also when it is resumed.
         settle_config(folder, plan.config)
     write_json(folder / "plan.json", {**_old_choices(folder), **plan.summary()})
-    return train(
-        plan,
-        pairs,
-        folder,
-        resume=resume and has_checkpoint(folder),
-        read_control=read_control,
-    )
+    resume = resume and has_checkpoint(folder)
+    if plan.n_ranks > 1:
+        from napari_volseg.ranks import supervise
+
+        return supervise(
+            folder,
+            {"plan": plan.to_json(), "resume": resume},
+            plan.n_ranks,
+            rank_timeout=config.system.training.rank_timeout,
+            should_stop=lambda: read_control().stop,
+        )
+    from napari_volseg.devices import use_gpu
+    from napari_volseg.training import train
+
+    if plan.gpus:
+        use_gpu(plan.gpus[0])
+    return train(plan, pairs, folder, resume=resume, read_control=read_control)
 
 
 def _old_choices(folder: Path) -> dict[str, Any]:
@@ -260,68 +249,3 @@ def _end_with_parent(folder: Path) -> None:
             with suppress(psutil.Error):
                 child.kill()
         os._exit(1)
-
-
-def _explain(error: BaseException, folder: Path) -> str:
-    """Return one sentence for the user; the log has the rest."""
-    if isinstance(error, DataError):
-        return str(error)
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if kinds & {"OutOfMemoryError", "MemoryError"}:
-        remedy = (
-            "lower inference.batch_size or inference.window_size"
-            if is_prediction(folder)
-            else "lower system.training.batch_size or data.patch_size"
-        )
-        return f"out of memory: {remedy}, or close other programs"
-    if _is_disk_full(error):
-        return f"the disk of {folder} is full: free some space, then resume"
-    text = " ".join(str(error).split())[:300] or "no message"
-    return f"{text} ({type(error).__name__}; details in {folder / 'worker.log'})"
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Look for ENOSPC behind the error too, because torch hides it there."""
-    full = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-    for _ in range(10):
-        if error is None:
-            return False
-        if isinstance(error, OSError) and error.errno in full:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _sweep(folder: Path) -> None:
-    """Remove temporary files that a killed process left."""
-    for place in (folder, *(entry for entry in folder.iterdir() if entry.is_dir())):
-        for path in place.glob(".*"):
-            if _LEFTOVER.fullmatch(path.name) and path.is_file():
-                with suppress(OSError):
-                    path.unlink()
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Send what this package logs to a job's log file, and nowhere else."""
-    logger = logging.getLogger("napari_volseg")
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        _logger.info(
-            "napari-volseg %s, Python %s, %s, process %d",
-            __version__,
-            platform.python_version(),
-            platform.platform(),
-            os.getpid(),
-        )
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
-        handler.close()

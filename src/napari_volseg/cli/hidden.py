@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import threading
@@ -36,6 +37,10 @@ def add_commands(commands: Commands) -> None:
     )
     helper.add_argument("arguments", nargs=argparse.REMAINDER)
     helper.set_defaults(run=_helper)
+    batch = commands.add_parser("try-batch", description="Try steps of a training.")
+    batch.set_defaults(run=_try_batch)
+    rank = commands.add_parser("rank", description="Train as one of several.")
+    rank.set_defaults(run=_rank)
 
 
 def _worker(args: argparse.Namespace) -> int:
@@ -80,3 +85,16 @@ def _probe(args: argparse.Namespace) -> int:
 
     run_probe(sys.stdin.read())
     return 0
+
+
+def _try_batch(args: argparse.Namespace) -> int:
+    from napari_volseg.batching import run_trial
+
+    sys.stdout.write(json.dumps(run_trial(sys.stdin.read())) + "\n")
+    return 0
+
+
+def _rank(args: argparse.Namespace) -> int:
+    from napari_volseg.ranks import serve_rank
+
+    return serve_rank()

@@ -14,7 +14,7 @@ from napari_volseg.runs.folder import (
     read_run,
     settle_config,
 )
-from napari_volseg.runs.following import follow
+from napari_volseg.runs.following import describe_death, follow
 from napari_volseg.runs.launching import Worker, attach, begin_session, launch
 from napari_volseg.runs.listing import (
     RunSummary,
@@ -23,6 +23,7 @@ from napari_volseg.runs.listing import (
     newest_model,
 )
 from napari_volseg.runs.log import (
+    LOG,
     EventLog,
     read_events,
     read_result,
@@ -40,6 +41,7 @@ from napari_volseg.runs.prediction import (
 )
 
 __all__ = [
+    "LOG",
     "Control",
     "ControlReader",
     "EventLog",
@@ -55,6 +57,7 @@ __all__ = [
     "create_prediction",
     "create_run",
     "default_runs_dir",
+    "describe_death",
     "follow",
     "has_checkpoint",
     "is_locked",

@@ -14,7 +14,7 @@ from napari_volseg.runs.launching import Worker, attach
 from napari_volseg.runs.log import LOG, EventTail, read_result
 from napari_volseg.runs.ownership import is_locked
 
-__all__ = ["follow"]
+__all__ = ["describe_death", "follow"]
 
 _LONGEST_PAUSE = 0.2
 _SLOW_START = 30.0
@@ -111,11 +111,14 @@ def _cause_of_death(folder: Path, worker: Worker | None) -> str:
     else:
         advice = "start it again"
     killed = worker is not None and worker.was_killed
-    death = "was ended because it did not stop" if killed else _death(folder, code)
+    death = (
+        "was ended because it did not stop" if killed else describe_death(folder, code)
+    )
     return f"the worker process {death}; {advice}"
 
 
-def _death(folder: Path, code: int | None) -> str:
+def describe_death(folder: Path, code: int | None) -> str:
+    """Return in words how a process of a job ended: 'was killed (signal 9), …'."""
     if code is None:
         return f"ended without saying why (see {LOG})"
     if code in _WINDOWS_CRASHES:
