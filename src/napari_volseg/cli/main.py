@@ -15,6 +15,7 @@ from napari_volseg.cli import (
     predict,
     segment,
     show,
+    testing,
     train,
 )
 from napari_volseg.cli.options import SettingsParser
@@ -26,7 +27,17 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-_COMMANDS = (train, predict, segment, evaluate, check, show, doctor, hidden)
+_COMMANDS = (
+    train,
+    testing,
+    predict,
+    segment,
+    evaluate,
+    check,
+    show,
+    doctor,
+    hidden,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,34 +11,19 @@ from typing import Any
 
 from napari_volseg.cli.job import run_in_terminal
 from napari_volseg.cli.maps_file import check_output, write_maps_file
+from napari_volseg.cli.models import SECTIONS, find_model, model_settings
 from napari_volseg.cli.options import (
     Commands,
     add_json_option,
     print_json,
     say,
 )
-from napari_volseg.config import (
-    InferenceConfig,
-    InstancesConfig,
-    apply_overrides,
-    build_config,
-)
+from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.io import expand_sources, open_volume, parse_source, read_mask
-from napari_volseg.models import read_model_info
-from napari_volseg.runs import (
-    absolute_source,
-    create_prediction,
-    default_runs_dir,
-    is_run,
-    read_config,
-)
+from napari_volseg.runs import absolute_source, create_prediction
 
 __all__ = ["add_commands"]
-
-
-SECTIONS = ("inference", "instances")
-"""Sections of the configuration that concern a prediction."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -86,7 +71,7 @@ def add_commands(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict one volume after the other, and say where the results are."""
     model = find_model(args.model)
-    inference, instances = _model_settings(model, args.settings)
+    inference, instances = model_settings(model, args.settings)
     sources = expand_sources([args.source])
     outputs = _outputs(sources, args.output)
     for output in outputs:
@@ -178,69 +163,3 @@ def _outputs(sources: Sequence[str], output: Path | None) -> list[Path]:
     if len(set(stems)) < len(stems):
         raise DataError("several of the images have the same name: predict them singly")
     return [(folder / f"{stem}_volseg.h5").absolute() for stem in stems]
-
-
-def find_model(text: str) -> Path:
-    """Return the model file that is meant.
-
-    Parameters
-    ----------
-    text
-        A model file, a checkpoint, a run folder, or the name of a run in the
-        folder of runs.
-
-    Raises
-    ------
-    DataError
-        If there is no such thing, or the run has no model yet.
-    """
-    for path in (Path(text).expanduser(), default_runs_dir() / text):
-        if path.is_file():
-            return path.absolute()
-        if is_run(path):
-            return _model_of_run(path.absolute())
-    raise DataError(
-        f"there is no model '{text}': give a model.safetensors, a checkpoint or a "
-        "run folder; 'volseg runs' lists yours"
-    )
-
-
-def _model_of_run(folder: Path) -> Path:
-    names = ("model.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(
-        f"the run {folder} has no model yet: train it further with 'volseg train "
-        f"{folder} --resume'"
-    )
-
-
-def _model_settings(
-    model: Path, settings: Sequence[str]
-) -> tuple[InferenceConfig, InstancesConfig]:
-    """Return the model's settings with those of the command line on top."""
-    for setting in settings:
-        if setting.split(".")[0] not in SECTIONS:
-            raise DataError(
-                f"'{setting}' does not concern a prediction: settings begin with "
-                "inference. or instances."
-            )
-    if model.suffix == ".ckpt":
-        run_folder = model.parent.parent
-        if not is_run(run_folder):
-            raise DataError(
-                f"the checkpoint {model} is not in a run folder: use the "
-                "model.safetensors that its run wrote"
-            )
-        config = read_config(run_folder)
-        inference, instances = config.inference, config.instances
-    else:
-        info = read_model_info(model)
-        inference, instances = info.inference, info.instances
-    tree = {
-        "inference": inference.model_dump(mode="json"),
-        "instances": instances.model_dump(mode="json"),
-    }
-    merged = build_config(apply_overrides(tree, settings), where="the command line")
-    return merged.inference, merged.instances

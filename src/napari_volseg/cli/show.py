@@ -17,11 +17,13 @@ from napari_volseg.cli.options import (
     say,
     settings_text,
 )
+from napari_volseg.cli.settings import load_settings
 from napari_volseg.config import (
     dump_config,
-    load_config,
     preset_names,
     preset_summary,
+    read_settings,
+    why_left_out,
 )
 from napari_volseg.errors import DataError
 from napari_volseg.runs import default_runs_dir, list_runs
@@ -48,6 +50,12 @@ def add_commands(commands: Commands) -> None:
         dest="explain",
         action="store_true",
         help="list every setting with its default and what it does",
+    )
+    config.add_argument(
+        "--left-out",
+        action="store_true",
+        help="list the keys of a PyTorch Connectomics file that have no counterpart, "
+        "and why",
     )
     config.set_defaults(run=_config, takes_settings=True)
 
@@ -76,7 +84,11 @@ def _config(args: argparse.Namespace) -> int:
             f"name a preset ({', '.join(preset_names())}) or a YAML file, or give "
             "--settings"
         )
-    sys.stdout.write(dump_config(load_config(args.name, args.settings)))
+    if args.left_out:
+        for key in read_settings(args.name, args.settings)[1]:
+            say(f"{key:<50} {why_left_out(key)}")
+        return 0
+    sys.stdout.write(dump_config(load_settings(args.name, args.settings)))
     return 0
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_volseg.cli import testing
 from napari_volseg.cli.job import run_in_terminal
 from napari_volseg.cli.options import (
     Commands,
@@ -16,12 +17,8 @@ from napari_volseg.cli.options import (
     print_json,
     say,
 )
-from napari_volseg.config import (
-    Config,
-    build_config,
-    load_config,
-    preset_names,
-)
+from napari_volseg.cli.settings import load_settings
+from napari_volseg.config import Config, build_config, preset_names
 from napari_volseg.errors import DataError
 from napari_volseg.runs import (
     TrainingPair,
@@ -52,6 +49,7 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument(
         "target",
+        nargs="?",
         metavar="PRESET|CONFIG.yaml|RUN_FOLDER",
         nargs="?",
         default="auto",
@@ -59,6 +57,17 @@ def add_commands(commands: Commands) -> None:
         "run folder is trained anew with the same settings and data, or continued "
         "with --resume",
     )
+    parser.add_argument(
+        "--config", metavar="CONFIG.yaml", help="the same, as PyTorch Connectomics asks"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("train", "test"),
+        default="train",
+        help="test: predict and score as 'volseg test' does",
+    )
+    testing.add_checkpoint_option(parser)
+    testing.add_test_options(parser)
     for role, what in (("", "training"), ("val-", "validation")):
         group = parser.add_argument_group(
             f"{what} data, in place of the configuration's"
@@ -93,6 +102,14 @@ def add_commands(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and say where the model is."""
+    args.target = _target(args)
+    if args.mode == "test":
+        return _test(args)
+    if args.checkpoint or args.output or args.overwrite:
+        raise DataError(
+            "--checkpoint, --output and --overwrite go with --mode test; --resume "
+            "continues a run from its last checkpoint"
+        )
     settings = list(args.settings)
     if "=" in args.target and not Path(args.target).exists():
         settings.insert(0, args.target)
@@ -143,13 +160,31 @@ class _Data:
         return "val-" if self.role == "val" else ""
 
 
+def _target(args: argparse.Namespace) -> str:
+    if (args.target is None) == (args.config is None):
+        raise DataError(
+            "name one thing to train: a preset, a YAML file (also as --config FILE) or "
+            "a run folder; 'volseg presets' lists the presets"
+        )
+    return str(args.target or args.config)
+
+
+def _test(args: argparse.Namespace) -> int:
+    if args.val_image or args.val_label or args.val_mask or args.name or args.resume:
+        raise DataError(
+            "--mode test takes its volumes from --image, --label and --mask, or from "
+            "data.test_image: leave out --val-image, --name and --resume"
+        )
+    return testing.run(args)
+
+
 def _prepare(
     args: argparse.Namespace, folder: Path | None, settings: Sequence[str]
 ) -> tuple[Config, list[TrainingPair]]:
     given = _given_data(args)
     pairs: list[TrainingPair] | None
     if folder is None:
-        config = load_config(args.target, settings)
+        config = load_settings(args.target, settings)
         pairs = None
     else:
         config = read_config(folder, settings)

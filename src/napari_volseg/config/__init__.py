@@ -15,6 +15,7 @@ from napari_volseg.config.loading import (
     load_config,
     preset_names,
     preset_summary,
+    read_settings,
 )
 from napari_volseg.config.loss import LOSS_TERMS, LossConfig
 from napari_volseg.config.model import ModelConfig
@@ -25,6 +26,7 @@ from napari_volseg.config.optimization import (
     ScalerConfig,
     SchedulerConfig,
 )
+from napari_volseg.config.pytc import why_left_out
 from napari_volseg.config.system import SystemConfig, TrainingSystemConfig
 from napari_volseg.config.tree import Config
 from napari_volseg.config.yaml_text import parse_tree, read_text
@@ -54,5 +56,7 @@ __all__ = [
     "parse_tree",
     "preset_names",
     "preset_summary",
+    "read_settings",
     "read_text",
+    "why_left_out",
 ]

@@ -43,6 +43,12 @@ class DataConfig(Section):
     """Instance labels of the validation images."""
     val_mask: Sources = ()
     """Masks of the annotated region of each validation image."""
+    test_image: Sources = ()
+    """Images that volseg test predicts; without them, the validation images."""
+    test_label: Sources = ()
+    """Instance labels of the test images, to score the prediction with."""
+    test_mask: Sources = ()
+    """Where each test image is predicted and scored; none means everywhere."""
     annotated: Literal["everywhere", "painted_slices", "painted_voxels"] = "everywhere"
     """Which voxels count as annotated: all, all of every slice with paint, or only painted voxels."""
     background_id: Annotated[int, Field(ge=0)] = 0

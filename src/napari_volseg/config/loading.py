@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from napari_volseg.config.pytc import translate
 from napari_volseg.config.tree import Config
 from napari_volseg.config.yaml_text import as_number, parse_tree, read_text
 from napari_volseg.errors import DataError
@@ -22,6 +23,7 @@ __all__ = [
     "load_config",
     "preset_names",
     "preset_summary",
+    "read_settings",
 ]
 
 
@@ -56,9 +58,32 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
         For an unknown preset, file, key or value; an unknown key names the
         nearest known one.
     """
-    tree = apply_overrides(_read_tree(name), overrides)
-    _keep_what_is_given(tree)
-    return build_config(tree, where=str(name))
+    return build_config(read_settings(name, overrides)[0], where=str(name))
+
+
+def read_settings(
+    name: str | Path, overrides: Sequence[str] = ()
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the settings of a preset or YAML file, not yet checked.
+
+    Returns
+    -------
+    tuple
+        Nested settings, and the keys of a PyTorch Connectomics file that have no
+        counterpart and were left out.
+    """
+    known = set(_dotted_keys(Config))
+    tree, left_out = translate(_read_tree(name), known, str(name))
+    given = apply_overrides({}, overrides)
+    changes, dropped = translate(given, known, "the command line")
+    if dropped:
+        raise DataError(
+            f"'{dropped[0]}' of PyTorch Connectomics has no counterpart: leave it out; "
+            "'volseg config --settings' lists what there is"
+        )
+    merged = _merged(tree, changes)
+    _keep_what_is_given(merged)
+    return merged, left_out
 
 
 def _keep_what_is_given(tree: dict[str, Any]) -> None:
@@ -197,6 +222,17 @@ def _put(tree: dict[str, Any], path: Sequence[str], value: object, text: str) ->
         if not isinstance(tree, dict):
             raise DataError(f"'{text}': {part} is not a section")
     tree[path[-1]] = value
+
+
+def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree with those of the other on top."""
+    result = dict(tree)
+    for key, value in changes.items():
+        old = result.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = _merged(old, value)
+        result[key] = value
+    return result
 
 
 def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,11 @@ from napari_volseg.runs.prediction import (
     is_prediction,
     read_prediction,
 )
+from napari_volseg.runs.testing import (
+    TestVolume,
+    collect_test_volumes,
+    validation_volumes,
+)
 
 __all__ = [
     "LOG",
@@ -47,6 +52,7 @@ __all__ = [
     "EventLog",
     "PredictionRequest",
     "RunSummary",
+    "TestVolume",
     "TrainingPair",
     "Worker",
     "absolute_source",
@@ -54,6 +60,7 @@ __all__ = [
     "attach",
     "begin_session",
     "collect_pairs",
+    "collect_test_volumes",
     "create_prediction",
     "create_run",
     "default_runs_dir",
@@ -76,6 +83,7 @@ __all__ = [
     "safe_name",
     "settle_config",
     "shorten_log",
+    "validation_volumes",
     "write_control",
     "write_result",
 ]
