@@ -51,8 +51,6 @@ def add_commands(commands: Commands) -> None:
         "target",
         nargs="?",
         metavar="PRESET|CONFIG.yaml|RUN_FOLDER",
-        nargs="?",
-        default="auto",
         help="what to train, by default auto, which chooses settings from the data; a "
         "run folder is trained anew with the same settings and data, or continued "
         "with --resume",
@@ -111,9 +109,6 @@ def run(args: argparse.Namespace) -> int:
             "continues a run from its last checkpoint"
         )
     settings = list(args.settings)
-    if "=" in args.target and not Path(args.target).exists():
-        settings.insert(0, args.target)
-        args.target = "auto"
     if args.device:
         settings.append(f"system.device={args.device}")
     folder = _run_folder(args.target)
@@ -161,12 +156,16 @@ class _Data:
 
 
 def _target(args: argparse.Namespace) -> str:
-    if (args.target is None) == (args.config is None):
+    """Return what to train, and give a setting in its place back to the settings."""
+    if args.target and "=" in args.target and not Path(args.target).exists():
+        args.settings = [args.target, *args.settings]
+        args.target = None
+    if args.target and args.config:
         raise DataError(
-            "name one thing to train: a preset, a YAML file (also as --config FILE) or "
-            "a run folder; 'volseg presets' lists the presets"
+            f"'{args.target}' and --config {args.config} both say what to train: leave "
+            "one out"
         )
-    return str(args.target or args.config)
+    return str(args.target or args.config or "auto")
 
 
 def _test(args: argparse.Namespace) -> int:
