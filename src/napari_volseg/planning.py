@@ -23,7 +23,12 @@ from napari_volseg.networks import Pyramid, plan_pyramid, required_multiple
 from napari_volseg.runs import TrainingPair
 from napari_volseg.sampling import CachePlan, plan_cache
 from napari_volseg.speed import measure_speed
-from napari_volseg.splitting import annotated_box, choose_validation_box, guard_gap
+from napari_volseg.splitting import (
+    annotated_box,
+    choose_validation_boxes,
+    guard_gap,
+    hold_out_fold,
+)
 from napari_volseg.volume import LabelledVolume, VoxelSize
 
 __all__ = [
@@ -38,6 +43,8 @@ __all__ = [
 AUTO_BATCH = {"cpu": 4, "cuda": 16, "mps": 4}
 """Patches of one step of a process when the batch size is ``auto``."""
 
+_SLAB = 32
+"""Slices that are looked at at once."""
 _FEW_SLICES = 0.5
 """Annotation on less than this share of its own depth counts as single slices."""
 
@@ -68,6 +75,8 @@ class TrainPlan:
     held_out: tuple[HeldOut, ...]
     guard: Size
     n_instances: int
+    n_held_out_instances: int
+    """Instances that reach into what is held out."""
     annotated_share: float
     """Share of all training voxels that is annotated."""
     memory_bytes: int
@@ -227,6 +236,9 @@ def plan_training(
         held_out=held_out,
         guard=guard,
         n_instances=sum(_count_instances(v) for v in train),
+        n_held_out_instances=sum(
+            _count_instances(pairs[h.pair].volume, h.box) for h in held_out
+        ),
         annotated_share=_annotated_share(train),
         memory_bytes=memory,
         cache=cache,
@@ -344,20 +356,35 @@ def _hold_out(config: Config, pairs: Sequence[TrainingPair]) -> tuple[HeldOut, .
         for i, p in enumerate(pairs)
         if p.role == "val"
     ]
-    if given or config.data.val_fraction == 0:
+    data = config.data
+    if data.folds or data.fold:
+        if given:
+            raise DataError(
+                "data.folds divides the training images: leave out the validation "
+                "images, or set data.folds=0"
+            )
+        fold = hold_out_fold([p.volume for p in pairs], data.folds, data.fold)
+        return tuple(HeldOut(i, box) for i, box in fold)
+    if given or data.val_fraction == 0:
         return tuple(given)
-    chosen = (
-        (i, choose_validation_box(p.volume, config.data.val_fraction))
+    return tuple(
+        HeldOut(i, box)
         for i, p in enumerate(pairs)
+        for box in choose_validation_boxes(p.volume, data.val_fraction)
     )
-    return tuple(HeldOut(i, box) for i, box in chosen if box is not None)
 
 
-def _count_instances(volume: LabelledVolume) -> int:
-    labels = volume.labels_ZYX
-    if volume.annotated_ZYX is not None:
-        labels = labels[volume.annotated_ZYX]
-    return int(np.count_nonzero(np.unique(labels)))
+def _count_instances(volume: LabelledVolume, box: Box | None = None) -> int:
+    """Count the annotated instances of a volume or box, slab by slab."""
+    box = box or Box.whole(volume.image.shape_ZYX)
+    found = np.zeros(0, np.int64)
+    for z in range(box.start[0], box.stop[0], _SLAB):
+        index = (slice(z, min(z + _SLAB, box.stop[0])), *box.slices[1:])
+        labels = volume.labels_ZYX[index]
+        if volume.annotated_ZYX is not None:
+            labels = labels[volume.annotated_ZYX[index]]
+        found = np.union1d(found, np.unique(labels))
+    return int(np.count_nonzero(found))
 
 
 def _annotated_share(volumes: Sequence[LabelledVolume]) -> float:

@@ -75,6 +75,10 @@ class DataConfig(Section):
     """Where training volumes are kept: in memory, copied to the run folder's disk, or left in their files and read in parts; auto takes the first that has room."""
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.15
     """Share of the annotation held out for validation when no validation images are given."""
+    folds: Annotated[int, Field(ge=0, le=100)] = 0
+    """Parts that the annotation is divided into for cross-validation, one of them held out; 0 holds out val_fraction."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """Which of the folds is held out, from 0."""
     targets: TargetsConfig = TargetsConfig()
 
     @model_validator(mode="after")
