@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from napari_volseg.checkpoint import (
-    load_checkpoint,
     load_model,
     model_metadata,
-    save_checkpoint,
     save_model,
 )
+from napari_volseg.checkpoint_folder import save_checkpoint
 from napari_volseg.config import load_config
 from napari_volseg.errors import DataError
 from napari_volseg.models import FORMAT_VERSION, read_model_info
@@ -66,50 +65,6 @@ def test_a_checkpoint_is_a_model_too(parts, tmp_path):
         torch.testing.assert_close(
             loaded.network(image)[0], network.eval()(image)[0], rtol=0, atol=0
         )
-
-
-def test_only_the_newest_checkpoints_are_kept(tmp_path):
-    folder = tmp_path / "checkpoints"
-    for step in range(5):
-        save_checkpoint(folder, {"step": step}, step, best=step == 1, keep=2)
-    names = sorted(p.name for p in folder.glob("step-*"))
-    assert names == ["step-000003.ckpt", "step-000004.ckpt"]
-    assert torch.load(folder / "best.ckpt", weights_only=True) == {"step": 1}
-    assert load_checkpoint(folder) == {"step": 4}
-
-
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path, damage):
-    folder = tmp_path / "checkpoints"
-    for step in (1, 2):
-        save_checkpoint(folder, {"step": step}, step, best=False, keep=3)
-    newest = folder / "step-000002.ckpt"
-    data = bytearray(newest.read_bytes())
-    newest.unlink()
-    if damage == "flip":
-        data[len(data) // 2] ^= 1
-        newest.write_bytes(data)
-    elif damage == "cut":
-        newest.write_bytes(data[:-40])
-    assert load_checkpoint(folder) == {"step": 1}
-
-
-def test_a_failing_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch):
-    folder = tmp_path / "checkpoints"
-    save_checkpoint(folder, {"step": 1}, 1, best=False, keep=3)
-
-    def refuse(source, target):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(DataError, match="No space left"):
-        save_checkpoint(folder, {"step": 2}, 2, best=False, keep=3)
-    monkeypatch.undo()
-    assert load_checkpoint(folder) == {"step": 1}
-
-
-def test_there_is_no_checkpoint_in_an_empty_folder(tmp_path):
-    assert load_checkpoint(tmp_path) is None
 
 
 class _Trap:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_volseg.checkpoint import load_checkpoint, load_model
+from napari_volseg.checkpoint import load_model
+from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.config import apply_overrides, build_config
 from napari_volseg.errors import DataError
 from napari_volseg.events import Finished, Notice, Progress

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_volseg.checkpoint import load_checkpoint, load_model
+from napari_volseg.checkpoint import load_model
+from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.config import apply_overrides, build_config
 from napari_volseg.events import (
     CheckpointSaved,

@@ -1,18 +1,10 @@
-"""Resumable checkpoints and portable model files.
-
-A checkpoint is written to a temporary file, read back, compared by hash, and
-only then takes its name; ``checkpoints/index.json`` lists the hashes, so a
-damaged file is noticed and the one before it used.
-"""
+"""Portable model files, and the model in a checkpoint."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +19,7 @@ from torch import Tensor, nn
 from napari_volseg.config import Config, build_config
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Size
-from napari_volseg.io import atomic_path, write_json
+from napari_volseg.io import atomic_path
 from napari_volseg.io.torch_archive import check_torch_archive
 from napari_volseg.models import (
     FORMAT_VERSION,
@@ -41,11 +33,9 @@ from napari_volseg.weights import check_described, fit_weights
 
 __all__ = [
     "Model",
-    "iter_checkpoints",
-    "load_checkpoint",
     "load_model",
     "model_metadata",
-    "save_checkpoint",
+    "read_state",
     "save_model",
 ]
 
@@ -64,59 +54,6 @@ class Model:
     name: str
     notes: tuple[str, ...] = ()
     """What a user should know of how it was read, one sentence each."""
-
-
-def save_checkpoint(
-    folder: Path, state: Mapping[str, Any], step: int, *, best: bool, keep: int
-) -> Path:
-    """Write ``step-NNNNNN.ckpt``, point ``last`` (and ``best``) to it, tidy up.
-
-    Parameters
-    ----------
-    folder
-        The ``checkpoints`` folder of a run.
-    state
-        Tensors and plain values only.
-    keep
-        Numbered checkpoints to keep.
-    """
-    folder.mkdir(mode=0o700, exist_ok=True)
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    data = buffer.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
-    path = folder / f"step-{step:06d}.ckpt"
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-        if hashlib.sha256(temporary.read_bytes()).hexdigest() != digest:
-            raise OSError(f"{path} reads back differently from what was written")
-    entries = [e for e in _read_index(folder) if e["file"] != path.name]
-    entries.append({"file": path.name, "step": step, "sha256": digest})
-    for old in entries[:-keep]:
-        (folder / old["file"]).unlink(missing_ok=True)
-    write_json(folder / "index.json", entries[-keep:])
-    _link(path, folder / "last.ckpt")
-    if best:
-        _link(path, folder / "best.ckpt")
-    return path
-
-
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return the newest undamaged state of a run; None when there is none."""
-    return next(iter_checkpoints(folder), None)
-
-
-def iter_checkpoints(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the undamaged states of a run, the newest first."""
-    for entry in reversed(_read_index(folder)):
-        path = folder / entry["file"]
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
-        if hashlib.sha256(data).hexdigest() == entry["sha256"]:
-            check_torch_archive(path)
-            yield _load_state(io.BytesIO(data), path)
 
 
 def model_metadata(
@@ -165,7 +102,7 @@ def load_model(path: Path) -> Model:
     """
     if path.suffix == ".ckpt":
         check_torch_archive(path)
-        state = _load_state(_open(path), path)
+        state = read_state(_open(path), path)
         if "network" not in state or "metadata" not in state:
             raise DataError(
                 f"{path} is not a checkpoint of a volseg run: choose a "
@@ -245,7 +182,21 @@ def _open(path: Path) -> io.BytesIO:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _load_state(file: io.BytesIO, path: Path) -> dict[str, Any]:
+def read_state(file: io.BytesIO, path: Path) -> dict[str, Any]:
+    """Read a checkpoint, without running anything that it may hold.
+
+    Parameters
+    ----------
+    file
+        Its bytes.
+    path
+        Where they come from, for messages.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or holds other things than tensors and plain values.
+    """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  # torch raises a dozen kinds here
@@ -254,22 +205,3 @@ def _load_state(file: io.BytesIO, path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise DataError(f"{path} is not a checkpoint of a volseg run")
     return state
-
-
-def _read_index(folder: Path) -> list[dict[str, Any]]:
-    try:
-        entries: list[dict[str, Any]] = json.loads((folder / "index.json").read_text())
-    except (OSError, ValueError):
-        return []
-    return entries
-
-
-def _link(path: Path, name: Path) -> None:
-    """Give a checkpoint a second name, without a copy where the disk can do that."""
-    temporary = name.with_name(f".{name.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(path, temporary)
-    except OSError:
-        shutil.copyfile(path, temporary)
-    os.replace(temporary, name)

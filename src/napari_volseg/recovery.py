@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from napari_volseg.checkpoint import iter_checkpoints
+from napari_volseg.checkpoint_folder import iter_checkpoints
 from napari_volseg.errors import DataError
 from napari_volseg.learner import Learner
 from napari_volseg.planning import TrainPlan

@@ -14,7 +14,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_volseg.checkpoint import save_checkpoint, save_model
+from napari_volseg.checkpoint import save_model
+from napari_volseg.checkpoint_folder import save_checkpoint
 from napari_volseg.errors import DataError
 from napari_volseg.events import CheckpointSaved, Notice, PreviewReady
 from napari_volseg.learner import Learner

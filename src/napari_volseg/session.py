@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_volseg.checkpoint import load_checkpoint
+from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.distributed import ALONE, Group
 from napari_volseg.events import (
     CheckpointSaved,

@@ -22,12 +22,11 @@ import torch
 from torch import nn
 
 from napari_volseg.checkpoint import (
-    load_checkpoint,
     load_model,
-    save_checkpoint,
     save_model,
 )
 from napari_volseg.checkpoint import model_metadata as describe
+from napari_volseg.checkpoint_folder import load_checkpoint, save_checkpoint
 from napari_volseg.config import load_config
 from napari_volseg.errors import DataError
 from napari_volseg.events import Notice

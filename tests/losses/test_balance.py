@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from napari_volseg.checkpoint import load_checkpoint
+from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.config import apply_overrides, build_config
 from napari_volseg.errors import DataError
 from napari_volseg.learner import Learner
