@@ -22,6 +22,7 @@ from napari_volseg.planning import TrainPlan
 from napari_volseg.record import Record
 from napari_volseg.sampling import Batch
 from napari_volseg.schedules import Schedule
+from napari_volseg.targets import surface_of
 
 __all__ = ["Learner"]
 
@@ -294,4 +295,5 @@ def _build_loss(plan: TrainPlan) -> MapLoss:
     model = plan.config.model
     path = model.loss.perceptual_model if model.loss.uses("perceptual") else None
     features = None if path is None else load_features(path)
-    return build_loss(model, features=features)
+    surface = surface_of(plan.config.data.targets.distance_kind)
+    return build_loss(model, surface=surface, features=features)

@@ -23,7 +23,7 @@ from napari_volseg.metrics import evaluate
 from napari_volseg.networks import required_multiple
 from napari_volseg.planning import TrainPlan
 from napari_volseg.runs import TrainingPair
-from napari_volseg.targets import make_targets
+from napari_volseg.targets import make_targets, surface_of
 from napari_volseg.volume import LabelledVolume, Volume, intensity_range
 from napari_volseg.windows import plan_windows, predict_box
 
@@ -138,7 +138,9 @@ class HeldOutVoxels:
         valid = _pack([p.valid_CZYX for p in self._parts])
         probability = np.clip(maps_CZYX.astype(np.float32) / 255, 1 / 510, 1 - 1 / 510)
         # Without perceptual terms: their network is too large for a whole volume.
-        loss = build_loss(self._plan.config.model)
+        config = self._plan.config
+        surface = surface_of(config.data.targets.distance_kind)
+        loss = build_loss(config.model, surface=surface)
         with torch.no_grad():
             losses = loss(
                 [torch.logit(torch.from_numpy(probability))[None]],
@@ -191,6 +193,8 @@ def _prepare(plan: TrainPlan, volume: LabelledVolume, box: Box) -> _Part:
         volume.image.voxel_size,
         boundary=plan.boundary,
         distance=plan.distance,
+        boundary_nm=plan.config.data.targets.boundary_nm,
+        distance_kind=plan.config.data.targets.distance_kind,
         annotated_ZYX=None if known is None else known[outer.slices],
     )
     inner = (slice(None), *box.within(outer))

@@ -6,6 +6,7 @@ import torch
 from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.config import apply_overrides, build_config
 from napari_volseg.errors import DataError
+from napari_volseg.events import Validated
 from napari_volseg.learner import Learner
 from napari_volseg.planning import plan_training
 from napari_volseg.runs import TrainingPair
@@ -111,3 +112,28 @@ def test_a_missing_perceptual_model_ends_a_training_before_it_starts(
     with pytest.raises(DataError, match="there is no file"):
         next(train(plan, [TrainingPair(cells, None)], tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["signed", "skeleton"])
+def test_every_kind_of_distance_trains_and_is_validated(
+    kind, make_plan, cells, tmp_path
+):
+    plan = make_plan(
+        f"data.targets.distance_kind={kind}",
+        "data.targets.boundary_nm=30",
+        "model.loss.distance={rmse: 0.7, ssim: 0.3}",
+    )
+    events = list(train(plan, [TrainingPair(cells, None)], tmp_path))
+    validated = [e.metrics["loss"] for e in events if isinstance(e, Validated)]
+    assert len(validated) == 2
+    assert all(0 < loss < 10 for loss in validated)
+
+
+def test_a_signed_distance_is_balanced_at_its_surface(make_plan, batch):
+    """What lies at 0.3 is outside of a signed distance, but inside of a depth."""
+    targets = 0.3 + 0.5 * batch.targets_BCZYX
+    same = Batch(batch.image_BCZYX, targets, batch.valid_BCZYX)
+    depth = Learner(make_plan()).learn([same])
+    signed = Learner(make_plan("data.targets.distance_kind=signed")).learn([same])
+    assert depth[1][:2] == signed[1][:2]
+    assert depth[1][2] != signed[1][2]

@@ -3,6 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from napari_volseg.errors import DataError
 from napari_volseg.sample_data import make_sample
 from napari_volseg.sampling.block_targets import make_targets_by_block
 from napari_volseg.targets import make_targets
@@ -102,3 +103,26 @@ def test_on_disk_no_array_of_the_whole_volume_is_in_memory(tmp_path):
     assert isinstance(valid, np.memmap)
     assert peak < 4 * labels.size  # in memory: 10 for pieces and depth alone
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("nm", [20, 60])
+@pytest.mark.parametrize("mode", ["3d", "2d"])
+@pytest.mark.parametrize("kind", ["depth", "signed"])
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_thick_boundaries_and_signed_distances_by_block(nm, mode, kind, is_sparse):
+    labels = make_sample("vesicles", (14, 40, 44)).labels_ZYX
+    annotated = None
+    if is_sparse:
+        annotated = np.zeros(labels.shape, bool)
+        annotated[2:12, 3:33, 5:40] = True
+        annotated[5, 8:20] = False
+    options = {"boundary_nm": nm, "distance_kind": kind}
+    modes = {"boundary": mode, "distance": mode}
+    _check(labels, ANISOTROPIC, annotated=annotated, **modes, **options)
+
+
+def test_middle_lines_need_whole_objects_but_not_more_than_a_slice():
+    labels = make_sample("vesicles", (6, 40, 44)).labels_ZYX
+    _check(labels, ANISOTROPIC, distance="2d", distance_kind="skeleton")
+    with pytest.raises(DataError, match=r"data\.cache=ram"):
+        make_targets_by_block(labels, ANISOTROPIC, distance_kind="skeleton")

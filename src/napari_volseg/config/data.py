@@ -26,6 +26,10 @@ class TargetsConfig(Section):
     """Boundary between neighbours in space (3d) or within each slice (2d); auto takes 2d for voxels over three times deeper than wide and for annotation on single slices."""
     distance: Literal["auto", "3d", "2d"] = "auto"
     """Distance to the object's surface in space (3d) or within each slice (2d); auto takes 2d only for annotation on single slices."""
+    boundary_nm: Annotated[float, Field(ge=0)] = 0.0
+    """Thickness of the boundary in nm; never thinner than one voxel on either side, which 0 asks for."""
+    distance_kind: Literal["depth", "signed", "skeleton"] = "depth"
+    """Depth in each object relative to its deepest point, the same with the surface at one half and falling outside (signed), or nearness to the object's middle line (skeleton, for long thin objects)."""
 
 
 class DataConfig(Section):

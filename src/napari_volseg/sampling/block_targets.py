@@ -1,6 +1,7 @@
 """Targets of a volume larger than memory, equal to those of the whole volume.
 
-Mask and boundary of a voxel depend on its neighbours only. Distance is relative to
+Mask and boundary of a voxel, and a signed distance outside of objects, depend on
+what is near only. Distance is relative to
 the deepest voxel of each connected piece of an object, however far away that is:
 pieces are found block by block and joined over the faces of the blocks, the depth of
 each voxel is measured with a halo that is doubled until it provably suffices, and
@@ -19,9 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size, iter_boxes
 from napari_volseg.sampling.scratch import new_array
-from napari_volseg.targets import make_targets
+from napari_volseg.targets import (
+    DistanceKind,
+    encode_depth,
+    make_targets,
+    targets_reach,
+)
 from napari_volseg.volume import VoxelSize
 
 __all__ = ["make_targets_by_block"]
@@ -40,6 +47,8 @@ def make_targets_by_block(
     *,
     boundary: Literal["3d", "2d"] = "3d",
     distance: Literal["3d", "2d"] = "3d",
+    boundary_nm: float = 0.0,
+    distance_kind: DistanceKind = "depth",
     annotated_ZYX: Mask | None = None,
     folder: Path | None = None,
     block: Size = _BLOCK,
@@ -64,7 +73,17 @@ def make_targets_by_block(
     -------
     values_CZYX, valid_CZYX
         Three channels of uint8 and bool.
+
+    Raises
+    ------
+    DataError
+        For the ``skeleton`` distance in 3d: it needs whole objects.
     """
+    if distance_kind == "skeleton" and distance == "3d":
+        raise DataError(
+            "data.targets.distance_kind is skeleton, which needs each volume in "
+            "memory: set data.cache=ram, data.targets.distance=2d, or another kind"
+        )
     shape = labels_ZYX.shape
     values = new_array((3, *shape), np.uint8, folder)
     valid = new_array((3, *shape), np.bool_, folder)
@@ -72,20 +91,25 @@ def make_targets_by_block(
     if distance == "2d":
         # A slice is measured whole, however many there are.
         block = (block[0], shape[1], shape[2])
+    nearby = targets_reach(voxel_size, boundary_nm, distance_kind)
+    halo = [int(np.ceil(nearby / edge)) + 1 for edge in voxel_size]
     for box in iter_boxes(shape, block):
-        outer = box.grow((1, 1, 1), shape)
+        outer = box.grow(halo, shape)
         targets = make_targets(
             labels_ZYX[outer.slices],
             voxel_size,
             boundary=boundary,
-            distance="2d",
+            # Of a depth in space nothing is used: the quicker one will do.
+            distance=distance if distance_kind == "signed" else "2d",
+            boundary_nm=boundary_nm,
+            distance_kind=distance_kind,
             annotated_ZYX=work.annotated_in(outer),
         )
         inner = (slice(None), *box.within(outer))
         values[(slice(None), *box.slices)] = targets.values_CZYX[inner]
         valid[(slice(None), *box.slices)] = targets.valid_CZYX[inner]
     if distance == "3d":
-        _measure(work, values[2], valid[2], folder, block)
+        _measure(work, values[2], valid[2], distance_kind, folder, block)
     return values, valid
 
 
@@ -116,16 +140,19 @@ def _measure(
     work: _Work,
     values: NDArray[np.uint8],
     valid: Mask,
+    kind: DistanceKind,
     folder: Path | None,
     block: Size,
 ) -> None:
+    """Fill in the distance in objects; that of the background stays."""
     pieces = new_array(work.shape, np.uint32, folder)
     dense = _find_pieces(work, pieces, block)
     depth = new_array(work.shape, np.float32, folder)
     deepest = np.zeros(int(dense.max(initial=0)) + 1, np.float32)
     for box in iter_boxes(work.shape, block):
         regions = dense[pieces[box.slices]]
-        depth[box.slices], valid[box.slices] = _measure_block(work, pieces, dense, box)
+        depth[box.slices], known = _measure_block(work, pieces, dense, box)
+        valid[box.slices] = np.where(regions > 0, known, valid[box.slices])
         np.maximum.at(deepest, regions.ravel(), depth[box.slices].ravel())
     fathomed = np.ones(deepest.shape, np.bool_)
     for box in iter_boxes(work.shape, block):
@@ -138,8 +165,9 @@ def _measure(
     for box in iter_boxes(work.shape, block):
         regions = dense[pieces[box.slices]]
         part = np.minimum(depth[box.slices], deepest[regions])
-        values[box.slices] = np.rint(part * (255 / deepest)[regions])
-        known = (valid[box.slices] & fathomed[regions]) | (regions == 0)
+        inside = regions > 0
+        values[box.slices][inside] = encode_depth(part, deepest[regions], kind)[inside]
+        known = valid[box.slices] & fathomed[regions]
         annotated = work.annotated_in(box)
         valid[box.slices] = known if annotated is None else known & annotated
 

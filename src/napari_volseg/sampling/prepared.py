@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_volseg.config import Config
+from napari_volseg.config import Config, TargetsConfig
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size
 from napari_volseg.sampling.block_targets import make_targets_by_block
@@ -113,7 +113,9 @@ def prepare_volume(
         max(n, p) for n, p in zip(patch_size, config.data.pad_size, strict=True)
     )
     box = annotated_box(volume).grow(context, volume.image.shape_ZYX)
-    values, valid = _make_targets(volume, box, boundary, distance, folder)
+    values, valid = _make_targets(
+        volume, box, boundary, distance, config.data.targets, folder
+    )
     for hidden in held_out:
         inner = hidden.grow(guard, volume.image.shape_ZYX)
         visible = inner.within(box)
@@ -145,6 +147,7 @@ def _make_targets(
     box: Box,
     boundary: Literal["3d", "2d"],
     distance: Literal["3d", "2d"],
+    settings: TargetsConfig,
     folder: Path | None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     annotated = volume.annotated_ZYX
@@ -156,6 +159,8 @@ def _make_targets(
             volume.image.voxel_size,
             boundary=boundary,
             distance=distance,
+            boundary_nm=settings.boundary_nm,
+            distance_kind=settings.distance_kind,
             annotated_ZYX=known,
             folder=folder,
         )
@@ -164,6 +169,8 @@ def _make_targets(
         volume.image.voxel_size,
         boundary=boundary,
         distance=distance,
+        boundary_nm=settings.boundary_nm,
+        distance_kind=settings.distance_kind,
         annotated_ZYX=known,
     )
     return targets.values_CZYX, targets.valid_CZYX
