@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from napari_volseg.charts import line_chart
 from napari_volseg.demo import screens
-from napari_volseg.demo.charts import line_chart
 from napari_volseg.demo.figures import (
     colour_labels,
     colour_map,

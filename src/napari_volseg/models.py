@@ -8,6 +8,7 @@ under `METADATA_KEY`; reading it runs no code and loads no weights.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ __all__ = [
     "METADATA_KEY",
     "ModelInfo",
     "check_metadata",
+    "count_weights",
     "read_model_info",
     "read_model_metadata",
 ]
@@ -147,6 +149,22 @@ def read_model_info(path: str | Path) -> ModelInfo:
         architecture=config.model.architecture,
         scores=scores,
     )
+
+
+def count_weights(path: Path) -> int:
+    """Return how many numbers a model file holds.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or is malformed.
+    """
+    header, _ = _read_header(path)
+    header.pop("__metadata__", None)
+    try:
+        return sum(math.prod(tensor["shape"]) for tensor in header.values())
+    except (TypeError, KeyError):
+        raise DataError(f"the model {path} is damaged: it lists no arrays") from None
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from napari_volseg.cli import (
     check,
+    compare,
     doctor,
     evaluate,
     hidden,
@@ -34,6 +35,7 @@ _COMMANDS = (
     segment,
     evaluate,
     check,
+    compare,
     show,
     doctor,
     hidden,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,16 @@ from napari_volseg.config import (
 )
 from napari_volseg.errors import DataError
 from napari_volseg.models import read_model_info
-from napari_volseg.runs import default_runs_dir, is_run, read_config
+from napari_volseg.runs import default_runs_dir, is_run, list_runs, read_config
 
-__all__ = ["SECTIONS", "find_model", "model_of_run", "model_settings", "run_of"]
+__all__ = [
+    "SECTIONS",
+    "find_model",
+    "find_run",
+    "model_of_run",
+    "model_settings",
+    "run_of",
+]
 
 SECTIONS = ("inference", "instances")
 """Sections of the configuration that concern a prediction."""
@@ -44,6 +52,24 @@ def find_model(text: str) -> Path:
         f"there is no model '{text}': give a model.safetensors, a checkpoint or a "
         "run folder; 'volseg runs' lists yours"
     )
+
+
+def find_run(text: str, runs_dir: Path | None = None) -> Path:
+    """Return the run folder that is meant: a path, or a name in the folder of runs.
+
+    Raises
+    ------
+    DataError
+        If there is no such run; it names the nearest.
+    """
+    runs_dir = (runs_dir or default_runs_dir()).expanduser()
+    for path in (Path(text).expanduser(), runs_dir / text):
+        if is_run(path):
+            return path.absolute()
+    names = [run.name for run in list_runs(runs_dir)]
+    near = difflib.get_close_matches(text, names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else "'volseg runs' lists yours"
+    raise DataError(f"there is no run '{text}': {hint}")
 
 
 def model_of_run(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from typing import Any, Self, assert_never
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from napari_volseg.cli.words import duration
 from napari_volseg.events import (
     CheckpointSaved,
     Event,
@@ -139,7 +140,7 @@ class Reporter:
     def _advance(self, event: ProgressEvent) -> None:
         state = event.state if event.state != "running" else ""
         loss = "" if event.loss is None else f"loss {event.loss:.4f}"
-        left = "" if event.remaining is None else f"{_duration(event.remaining)} left"
+        left = "" if event.remaining is None else f"{duration(event.remaining)} left"
         detail = "  ".join(part for part in (loss, self._score, left, state) if part)
         if self._live and self._task is not None:
             self._bar.update(
@@ -164,12 +165,6 @@ class Reporter:
 
     def _line(self, text: str, **kwargs: Any) -> None:
         self._console.print(text, markup=False, soft_wrap=True, **kwargs)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _tell(text: str) -> None:

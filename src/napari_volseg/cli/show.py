@@ -18,6 +18,7 @@ from napari_volseg.cli.options import (
     settings_text,
 )
 from napari_volseg.cli.settings import load_settings
+from napari_volseg.cli.words import age
 from napari_volseg.config import (
     dump_config,
     preset_names,
@@ -102,7 +103,7 @@ def _runs(args: argparse.Namespace) -> int:
         say(f"no runs in {runs_dir}: 'volseg train quick --image SRC --label SRC'")
         return 0
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "state", "step", "F1", "model", "created"):
+    for heading in ("name", "state", "step", "F1", "model", "age"):
         table.add_column(
             heading, justify="right" if heading in ("step", "F1") else "left"
         )
@@ -113,7 +114,7 @@ def _runs(args: argparse.Namespace) -> int:
             str(run.step),
             "" if run.score is None else f"{run.score:.3f}",
             "yes" if run.has_model else "",
-            run.created,
+            age(run.created),
         )
     console = Console(file=sys.stdout, highlight=False, markup=False)
     console.print(table)

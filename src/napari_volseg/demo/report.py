@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_volseg.demo.charts import line_chart
+from napari_volseg.charts import line_chart
 from napari_volseg.demo.figures import (
     colour_labels,
     colour_map,

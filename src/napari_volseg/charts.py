@@ -7,10 +7,13 @@ from html import escape
 
 import numpy as np
 
-__all__ = ["line_chart"]
+__all__ = ["N_COLOURS", "line_chart"]
 
 _WIDTH, _HEIGHT = 460, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 10, 10, 32
+
+N_COLOURS = 8
+"""Lines have the classes s0 to s7 in turn, which the page gives colours."""
 
 Point = tuple[float, float]
 
@@ -59,10 +62,10 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], x_label: str) 
         path = " ".join(
             f"{_LEFT + x * x_scale:.1f},{bottom - y * y_scale:.1f}" for x, y in line
         )
-        parts.append(f'<polyline class="s{index % 4}" points="{path}"/>')
+        parts.append(f'<polyline class="s{index % N_COLOURS}" points="{path}"/>')
     parts.append("</svg>")
     legend = "".join(
-        f'<span><i class="s{index % 4}"></i>{escape(name)}</span>'
+        f'<span><i class="s{index % N_COLOURS}"></i>{escape(name)}</span>'
         for index, name in enumerate(series)
     )
     return (
