@@ -19,7 +19,7 @@ from napari_volseg.devices import Compute, available_memory, choose_compute, cho
 from napari_volseg.errors import DataError
 from napari_volseg.fingerprint import Fingerprint, take_fingerprint
 from napari_volseg.geometry import Box, Size
-from napari_volseg.networks import Pyramid, plan_pyramid, required_multiple
+from napari_volseg.networks import Pyramid, check_model, fit_patch
 from napari_volseg.runs import TrainingPair
 from napari_volseg.sampling import CachePlan, plan_cache
 from napari_volseg.speed import measure_speed
@@ -179,11 +179,7 @@ def plan_training(
     _check_channels([p.volume for p in pairs])
     config, choices, fingerprint = _settle(config, train, compute)
     notices = _voxel_size_notices(train)
-    if config.model.deep_supervision and config.model.architecture == "monai_unet":
-        raise DataError(
-            "model.deep_supervision needs rsunet or mednext: monai_unet has no "
-            "coarser outputs"
-        )
+    check_model(config.model)
     voxel_size = train[0].image.voxel_size
     patch_size, pyramid = _fit_patch(config, train)
     if patch_size != config.data.patch_size:
@@ -317,28 +313,14 @@ def _by_nm(voxel_size: Sequence[float]) -> str:
 def _fit_patch(
     config: Config, volumes: Sequence[LabelledVolume]
 ) -> tuple[Size, Pyramid]:
-    """Shrink the patch to the largest volume and round it to what the network takes."""
     largest = np.max([v.image.shape_ZYX for v in volumes], axis=0)
-    wanted = [
-        min(p, int(n)) for p, n in zip(config.data.patch_size, largest, strict=True)
-    ]
-    pyramid = plan_pyramid(config.model, volumes[0].image.voxel_size, wanted)
-    multiple = required_multiple(config.model, pyramid)
-    z, y, x = (ceil(n / m) * m for n, m in zip(wanted, multiple, strict=True))
-    patch_size = (z, y, x)
-    bottom = prod(n // m for n, m in zip(patch_size, multiple, strict=True))
-    values_per_norm = bottom * (
-        config.system.training.patches_per_batch
-        if config.model.rsunet_norm == "batch"
-        else 1
+    return fit_patch(
+        config.model,
+        volumes[0].image.voxel_size,
+        config.data.patch_size,
+        largest,
+        config.system.training.patches_per_batch,
     )
-    if values_per_norm < 2:
-        raise DataError(
-            f"patches of {_by(patch_size)} voxels shrink to a single voxel at the "
-            f"deepest level: use fewer model.filters, or patches of at least "
-            f"{_by([2 * m for m in multiple])}"
-        )
-    return patch_size, pyramid
 
 
 def _on_single_slices(volume: LabelledVolume) -> bool:

@@ -45,14 +45,16 @@ class Config(Section):
                     f"model.{key} {list(size)} must equal data.patch_size "
                     f"{list(self.data.patch_size)}: change one of them"
                 )
-        depth = len(self.model.filters)
+        depth = self.model.depth
         factors, kernels = self.model.down_factors, self.model.kernel_sizes
         if factors is not None and len(factors) != depth - 1:
             raise ValueError(
-                f"model.down_factors needs {depth - 1} entries for {depth} filters"
+                f"model.down_factors needs {depth - 1} entries for the {depth} levels "
+                f"of {self.model.architecture}"
             )
         if kernels is not None and len(kernels) != depth:
             raise ValueError(
-                f"model.kernel_sizes needs {depth} entries for {depth} filters"
+                f"model.kernel_sizes needs {depth} entries for the {depth} levels "
+                f"of {self.model.architecture}"
             )
         return self

@@ -1,7 +1,12 @@
 """Networks from images to the logits of mask, boundary and distance."""
 
-from napari_volseg.networks.build import N_MAPS, build_network, required_multiple
+from napari_volseg.networks.build import N_MAPS, build_network
 from napari_volseg.networks.pyramid import Pyramid, plan_pyramid
+from napari_volseg.networks.requirements import (
+    check_model,
+    fit_patch,
+    required_multiple,
+)
 from napari_volseg.networks.rsunet import RSUNet
 
 __all__ = [
@@ -9,6 +14,8 @@ __all__ = [
     "Pyramid",
     "RSUNet",
     "build_network",
+    "check_model",
+    "fit_patch",
     "plan_pyramid",
     "required_multiple",
 ]

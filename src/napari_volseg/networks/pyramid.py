@@ -45,7 +45,7 @@ def plan_pyramid(
     kernel = [1, 1, 1]
     factors: list[Size] = []
     kernels: list[Size] = []
-    for level in range(len(model.filters)):
+    for level in range(model.depth):
         can_shrink = [n >= 2 * _SMALLEST_EDGE for n in length]
         shortest = min(
             (e for e, can in zip(edge, can_shrink, strict=True) if can),

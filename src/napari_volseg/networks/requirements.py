@@ -1,0 +1,229 @@
+"""What a network needs of its settings and of the patch, checked before the start.
+
+Nothing here builds a network. Each refusal names the setting and the nearest value
+that works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, prod
+
+from napari_volseg.config import ModelConfig
+from napari_volseg.errors import DataError
+from napari_volseg.geometry import Size
+from napari_volseg.networks.pyramid import Pyramid, plan_pyramid
+
+__all__ = ["check_model", "fit_patch", "required_multiple"]
+
+_COARSER_OUTPUTS = ("rsunet", "mednext", "monai_dynunet", "monai_basic_unetplusplus")
+_CHECKPOINTING = ("rsunet", "monai_swin_unetr")
+_KERNEL_OF_EACH_LEVEL = ("rsunet", "monai_dynunet")
+_DOUBLING = ("monai_segresnet", "monai_swin_unetr", "monai_unetr")
+_NORM_OVER_BATCH = ("monai_unet", "monai_attention_unet")
+_FEWEST_LEVELS = {
+    "monai_unet": 2,
+    "monai_attention_unet": 2,
+    "monai_segresnet": 2,
+    "monai_dynunet": 3,
+}
+_SWIN_STEP = 12
+"""SwinUNETR splits its feature maps among 3 heads, of even width."""
+_RSUNET_ONLY = ("rsunet_skip", "rsunet_attention", "rsunet_dropout", "rsunet_blocks")
+
+
+def check_model(model: ModelConfig) -> None:
+    """Refuse settings of a network that do not go together.
+
+    Raises
+    ------
+    DataError
+        Naming the setting and the nearest value that works.
+    """
+    _check_options(model)
+    _check_depth(model)
+    _check_widths(model)
+
+
+def fit_patch(
+    model: ModelConfig,
+    voxel_size: Sequence[float],
+    patch_size: Size,
+    largest_ZYX: Sequence[int],
+    batch_size: int,
+) -> tuple[Size, Pyramid]:
+    """Settle the patch and the pyramid of a network for volumes of a size.
+
+    A patch larger than the volumes is cut to the largest of them, then padded to
+    what the network needs.
+
+    Parameters
+    ----------
+    voxel_size
+        Edge lengths (z, y, x) in nm.
+    patch_size
+        What the configuration asks for, in voxels.
+    largest_ZYX
+        Largest edges of all volumes, in voxels.
+    batch_size
+        Patches that a batch normalisation sees at once.
+
+    Raises
+    ------
+    DataError
+        If the network cannot have these levels or this patch; it names the setting
+        and the nearest value that works.
+    """
+    z, y, x = (min(p, int(n)) for p, n in zip(patch_size, largest_ZYX, strict=True))
+    wanted = (z, y, x)
+    pyramid = plan_pyramid(model, voxel_size, wanted)
+    _check_pyramid(model, pyramid)
+    fitted = _round_up(wanted, pyramid.multiple)
+    if any(w == p != f for w, p, f in zip(wanted, patch_size, fitted, strict=True)):
+        raise DataError(
+            f"data.patch_size {list(patch_size)} does not divide by "
+            f"{list(pyramid.multiple)}, as the {model.depth} levels of "
+            f"{model.architecture} need: set it to "
+            f"{list(_round_up(patch_size, pyramid.multiple))}"
+        )
+    _check_bottom(model, pyramid, fitted, batch_size)
+    return fitted, pyramid
+
+
+def required_multiple(model: ModelConfig, pyramid: Pyramid) -> Size:
+    """Return what each edge (z, y, x) of the network's input must divide by."""
+    return pyramid.multiple
+
+
+def _check_pyramid(model: ModelConfig, pyramid: Pyramid) -> None:
+    kernels = [list(kernel) for kernel in pyramid.kernels]
+    if model.kernel_sizes and model.architecture not in _KERNEL_OF_EACH_LEVEL:
+        raise DataError(
+            f"model.kernel_sizes needs {_one_of(_KERNEL_OF_EACH_LEVEL)}: "
+            f"{model.architecture} has the same kernel at all levels; leave it unset"
+        )
+    odd = [[k + 1 - k % 2 for k in kernel] for kernel in kernels]
+    if odd != kernels:
+        raise DataError(
+            "model.kernel_sizes must be odd, or feature maps would change their size: "
+            f"set it to {odd}"
+        )
+    if model.architecture == "monai_dynunet":
+        _check_strides(pyramid)
+
+
+def _check_bottom(
+    model: ModelConfig, pyramid: Pyramid, patch_size: Size, batch_size: int
+) -> None:
+    """Refuse a patch that leaves nothing to normalise at the deepest level."""
+    multiple = pyramid.multiple
+    bottom = prod(n // m for n, m in zip(patch_size, multiple, strict=True))
+    over_batch = model.architecture in _NORM_OVER_BATCH or (
+        model.architecture == "rsunet" and model.rsunet_norm == "batch"
+    )
+    if bottom * (batch_size if over_batch else 1) < 2:
+        raise DataError(
+            f"patches of {_by(patch_size)} voxels shrink to a single voxel at the "
+            "deepest level: use fewer model.filters or smaller model.down_factors, or "
+            f"set data.patch_size to at least {[2 * m for m in multiple]}"
+        )
+
+
+def _check_options(model: ModelConfig) -> None:
+    name = model.architecture
+    if model.deep_supervision and name not in _COARSER_OUTPUTS:
+        raise DataError(
+            f"model.deep_supervision needs {_one_of(_COARSER_OUTPUTS)}: {name} has no "
+            "coarser outputs; set it to false, or take one of those"
+        )
+    if model.gradient_checkpointing and name not in _CHECKPOINTING:
+        raise DataError(
+            f"model.gradient_checkpointing needs {_one_of(_CHECKPOINTING)}: set it to "
+            f"false for {name}, and halve system.training.batch_size to save memory"
+        )
+    if name == "rsunet":
+        return
+    for key in _RSUNET_ONLY:
+        default = ModelConfig.model_fields[key].default
+        if getattr(model, key) != default:
+            raise DataError(
+                f"model.{key} concerns rsunet only: set it to "
+                f"{str(default).lower()} for {name}, or model.architecture to rsunet"
+            )
+
+
+def _check_depth(model: ModelConfig) -> None:
+    name, n = model.architecture, len(model.filters)
+    fewest = _FEWEST_LEVELS.get(name, 1)
+    if name == "rsunet" and model.deep_supervision:
+        fewest = 3
+    if n < fewest:
+        asks = f"{name} with deep supervision" if name == "rsunet" else name
+        raise DataError(
+            f"{asks} needs at least {fewest} levels: set model.filters to "
+            f"{_with_length(model.filters, fewest)}"
+        )
+    if name == "monai_basic_unetplusplus" and n != model.depth:
+        raise DataError(
+            f"{name} has {model.depth} levels: set model.filters to "
+            f"{_with_length(model.filters, model.depth)}"
+        )
+
+
+def _check_widths(model: ModelConfig) -> None:
+    name, filters = model.architecture, model.filters
+    if name in _DOUBLING:
+        first = filters[0]
+        if name == "monai_swin_unetr":
+            first = max(1, round(first / _SWIN_STEP)) * _SWIN_STEP
+        wanted = [first * 2**level for level in range(len(filters))]
+        if list(filters) != wanted:
+            step = f", from a multiple of {_SWIN_STEP}" if "swin" in name else ""
+            raise DataError(
+                f"{name} doubles its feature maps at each level{step}: set "
+                f"model.filters to {wanted}"
+            )
+    if name == "monai_unetr" and model.unetr_hidden_size % model.unetr_num_heads:
+        heads = model.unetr_num_heads
+        nearest = max(1, round(model.unetr_hidden_size / heads)) * heads
+        raise DataError(
+            f"model.unetr_hidden_size {model.unetr_hidden_size} is not a multiple of "
+            f"model.unetr_num_heads {heads}: set it to {nearest}"
+        )
+    if name == "monai_basic_unetplusplus" and min(filters) < 2:
+        raise DataError(
+            f"{name} halves its feature maps on the way up: set model.filters to "
+            f"{[max(2, f) for f in filters]}"
+        )
+
+
+def _check_strides(pyramid: Pyramid) -> None:
+    """DynUNet pads by (kernel - stride + 1) / 2, which must not be negative."""
+    possible = [
+        [min(f, k + 1) for f, k in zip(factor, kernel, strict=True)]
+        for factor, kernel in zip(pyramid.factors, pyramid.kernels[1:], strict=True)
+    ]
+    if possible != [list(factor) for factor in pyramid.factors]:
+        raise DataError(
+            "monai_dynunet cannot shrink an axis by more than its kernel plus one: "
+            f"set model.down_factors to {possible}, or larger model.kernel_sizes"
+        )
+
+
+def _with_length(filters: Sequence[int], n: int) -> list[int]:
+    """Cut filters to n levels, or double the last until there are n."""
+    longer = [filters[-1] * 2 ** (i + 1) for i in range(n - len(filters))]
+    return [*filters[:n], *longer]
+
+
+def _round_up(size: Sequence[int], multiple: Sequence[int]) -> Size:
+    z, y, x = (ceil(n / m) * m for n, m in zip(size, multiple, strict=True))
+    return z, y, x
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _by(size: Sequence[int]) -> str:
+    return "×".join(map(str, size))
