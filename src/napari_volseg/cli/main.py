@@ -14,6 +14,7 @@ from napari_volseg.cli import (
     evaluate,
     hidden,
     predict,
+    profile,
     segment,
     show,
     testing,
@@ -30,6 +31,7 @@ EXIT_INTERRUPTED = 130
 
 _COMMANDS = (
     train,
+    profile,
     testing,
     predict,
     segment,

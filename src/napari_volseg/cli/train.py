@@ -33,7 +33,13 @@ from napari_volseg.runs import (
     read_run,
 )
 
-__all__ = ["add_commands"]
+__all__ = [
+    "add_commands",
+    "add_data_options",
+    "find_run",
+    "find_target",
+    "read_training",
+]
 
 
 def add_commands(commands: Commands) -> None:
@@ -66,18 +72,7 @@ def add_commands(commands: Commands) -> None:
     )
     testing.add_checkpoint_option(parser)
     testing.add_test_options(parser)
-    for role, what in (("", "training"), ("val-", "validation")):
-        group = parser.add_argument_group(
-            f"{what} data, in place of the configuration's"
-        )
-        for kind, text in (
-            ("image", "image, or a glob of images"),
-            ("label", "its instance labels"),
-            ("mask", "where it is annotated; without masks, everywhere"),
-        ):
-            group.add_argument(
-                f"--{role}{kind}", action="append", metavar="SRC", help=text
-            )
+    add_data_options(parser)
     add_runs_option(parser)
     parser.add_argument("--name", help="name of the run folder")
     parser.add_argument(
@@ -98,9 +93,25 @@ def add_commands(commands: Commands) -> None:
     parser.set_defaults(run=run, takes_settings=True)
 
 
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Offer volumes in place of those that the configuration names."""
+    for role, what in (("", "training"), ("val-", "validation")):
+        group = parser.add_argument_group(
+            f"{what} data, in place of the configuration's"
+        )
+        for kind, text in (
+            ("image", "image, or a glob of images"),
+            ("label", "its instance labels"),
+            ("mask", "where it is annotated; without masks, everywhere"),
+        ):
+            group.add_argument(
+                f"--{role}{kind}", action="append", metavar="SRC", help=text
+            )
+
+
 def run(args: argparse.Namespace) -> int:
     """Train, and say where the model is."""
-    args.target = _target(args)
+    args.target = find_target(args)
     if args.mode == "test":
         return _test(args)
     if args.checkpoint or args.output or args.overwrite:
@@ -111,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     settings = list(args.settings)
     if args.device:
         settings.append(f"system.device={args.device}")
-    folder = _run_folder(args.target)
+    folder = find_run(args.target)
     if args.resume:
         if folder is None:
             raise DataError(
@@ -122,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         amend_run(folder, settings)
         begin_session(folder, resume=True)
         return _train(folder, args, resume=True)
-    config, pairs = _prepare(args, folder, settings)
+    config, pairs = read_training(args, folder, settings)
     if args.fast_dev_run:
         from napari_volseg.cli.dev_run import run_fast
 
@@ -155,7 +166,7 @@ class _Data:
         return "val-" if self.role == "val" else ""
 
 
-def _target(args: argparse.Namespace) -> str:
+def find_target(args: argparse.Namespace) -> str:
     """Return what to train, and give a setting in its place back to the settings."""
     if args.target and "=" in args.target and not Path(args.target).exists():
         args.settings = [args.target, *args.settings]
@@ -177,9 +188,13 @@ def _test(args: argparse.Namespace) -> int:
     return testing.run(args)
 
 
-def _prepare(
+def read_training(
     args: argparse.Namespace, folder: Path | None, settings: Sequence[str]
 ) -> tuple[Config, list[TrainingPair]]:
+    """Return the configuration and the volumes that a command line means.
+
+    Without any volume, generated ones take their place where ``args.fast_dev_run``.
+    """
     given = _given_data(args)
     pairs: list[TrainingPair] | None
     if folder is None:
@@ -232,7 +247,7 @@ def _with_sources(config: Config, given: Sequence[_Data]) -> Config:
     return build_config(tree)
 
 
-def _run_folder(target: str) -> Path | None:
+def find_run(target: str) -> Path | None:
     """Return the run folder that is meant: a path, or a name in the folder of runs."""
     if target in preset_names():
         return None
