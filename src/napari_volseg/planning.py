@@ -111,6 +111,11 @@ class TrainPlan:
         return f"{several}{self.compute}"
 
     @property
+    def patches_per_step(self) -> int:
+        """Patches that one step sees, in all processes together."""
+        return self.micro_batches * self.config.system.training.patches_per_batch
+
+    @property
     def total_steps(self) -> int:
         """Steps of all epochs; a time budget may end sooner."""
         return self.steps_per_epoch * self.config.optimization.max_epochs
@@ -131,7 +136,11 @@ class TrainPlan:
         fields["cache"] = dataclasses.asdict(self.cache)
         fields["pyramid"] = dataclasses.asdict(self.pyramid)
         fields["held_out"] = [dataclasses.asdict(h) for h in self.held_out]
-        return {**fields, "total_steps": self.total_steps}
+        return {
+            **fields,
+            "total_steps": self.total_steps,
+            "patches_per_step": self.patches_per_step,
+        }
 
 
 def plan_from_json(text: str) -> TrainPlan:

@@ -182,14 +182,20 @@ def _train(
 ) -> Iterator[Event]:
     config, pairs = read_run(folder)
     from napari_volseg.planning import plan_training
-    from napari_volseg.settling import settle
+    from napari_volseg.settling import batch_asked, keep_step, settle
 
+    before = _old_plan(folder)
+    resume = resume and has_checkpoint(folder)
     plan = settle(plan_training(config, pairs, folder))
     if config.automatic.enabled:
         # From now on the run is what was chosen, also when it is resumed.
-        settle_config(folder, plan.config)
-    write_json(folder / "plan.json", {**_old_choices(folder), **plan.summary()})
-    resume = resume and has_checkpoint(folder)
+        config = plan.config
+        settle_config(folder, config)
+    if resume:
+        plan = keep_step(plan, config, before)
+    why = {key: before[key] for key in ("choices", "fingerprint") if key in before}
+    summary = {**plan.summary(), "batch_asked": batch_asked(config)}
+    write_json(folder / "plan.json", why | summary)
     if plan.n_ranks > 1:
         from napari_volseg.ranks import supervise
 
@@ -208,13 +214,13 @@ def _train(
     return train(plan, pairs, folder, resume=resume, read_control=read_control)
 
 
-def _old_choices(folder: Path) -> dict[str, Any]:
-    """Return why the settings of a resumed run are what they are."""
+def _old_plan(folder: Path) -> dict[str, Any]:
+    """Return what the last session resolved, and why; empty before the first."""
     try:
         plan = json.loads((folder / "plan.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return {key: plan[key] for key in ("choices", "fingerprint") if key in plan}
+    return plan if isinstance(plan, dict) else {}
 
 
 def _predict(folder: Path, should_stop: Callable[[], bool]) -> Iterator[Event]:

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from napari_volseg.checkpoint import load_checkpoint
+from napari_volseg.checkpoint_folder import load_checkpoint
+from napari_volseg.events import Progress, Started
+from napari_volseg.runs import amend_run, read_events
 from napari_volseg.worker import run_job
 
 
@@ -13,6 +15,7 @@ def _train(folder, **options):
     return load_checkpoint(folder / "checkpoints")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_ranks", [2, 3])
 def test_ranks_learn_what_one_process_learns(make_run, n_ranks):
     several = _train(
@@ -24,3 +27,47 @@ def test_ranks_learn_what_one_process_learns(make_run, n_ranks):
     assert several["record"]["step"] == alone["record"]["step"] == 12 // n_ranks
     assert several["record"]["last_loss"] == pytest.approx(alone["record"]["last_loss"])
     torch.testing.assert_close(several["network"], alone["network"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_batches", [3, 1])
+def test_a_step_that_is_not_divisible_is_shared_out_unequally(make_run, n_batches):
+    """Three batches for two processes, and one for two: one of them has none."""
+    wanted = f"optimization.accumulate_grad_batches={n_batches}"
+    whole = _train(make_run(wanted, *LONG, name="whole"))
+    run = make_run(wanted, *LONG, name="shared")
+    stopped_at = _stop_soon(run)
+    amend_run(run, ["system.training.num_processes=2"])
+    shared = _train(run, resume=True)
+    assert stopped_at < shared["record"]["step"] == whole["record"]["step"]
+    torch.testing.assert_close(shared["network"], whole["network"])
+    begun = [e for e in read_events(run) if isinstance(e, Started)]
+    assert [e.device for e in begun] == ["cpu, float32", "2 × cpu, float32"]
+    assert [e.step for e in begun] == [0, stopped_at]
+
+
+@pytest.mark.slow
+def test_fewer_processes_go_on_with_as_many_patches_in_a_step(make_run):
+    wanted = "optimization.accumulate_grad_batches=2"
+    whole = _train(make_run(wanted, *LONG, name="whole"))
+    run = make_run("system.training.num_processes=2", *LONG, name="run")
+    stopped_at = _stop_soon(run)
+    amend_run(run, ["system.training.num_processes=1"])
+    alone = _train(run, resume=True)
+    assert 0 < stopped_at < alone["record"]["step"] == whole["record"]["step"]
+    torch.testing.assert_close(alone["network"], whole["network"])
+
+
+LONG = ("data.iter_num_per_epoch=240", "optimization.max_epochs=1")
+
+
+def _stop_soon(folder):
+    """Stop at the first sign of progress; return at which step that was."""
+    seen = []
+    finished = run_job(
+        folder,
+        show=lambda event: seen.append(isinstance(event, Progress)),
+        should_stop=lambda: any(seen),
+    )
+    assert finished.reason == "stopped"
+    return load_checkpoint(folder / "checkpoints")["record"]["step"]
