@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
+from napari_volseg.cli.data import add_data_options
 from napari_volseg.cli.options import Commands, add_json_option, print_json, say
-from napari_volseg.cli.train import add_data_options, find_run, read_training
+from napari_volseg.cli.train import find_run, read_training
 from napari_volseg.errors import DataError
 from napari_volseg.io import atomic_path, write_text
 

@@ -18,6 +18,7 @@ from napari_volseg.cli import (
     profile,
     segment,
     show,
+    sweep,
     testing,
     train,
 )
@@ -40,6 +41,7 @@ _COMMANDS = (
     check,
     compare,
     find_lr,
+    sweep,
     show,
     doctor,
     hidden,

@@ -8,13 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_volseg.cli.data import add_data_options
 from napari_volseg.cli.options import Commands, add_json_option, print_json, say
-from napari_volseg.cli.train import (
-    add_data_options,
-    find_run,
-    find_target,
-    read_training,
-)
+from napari_volseg.cli.train import find_run, find_target, read_training
 from napari_volseg.errors import DataError
 
 if TYPE_CHECKING:

@@ -133,6 +133,8 @@ class Reporter:
         self._line(f"{verb} on {event.device}: {event.total} {unit}{resumed}{memory}")
         self._started = event
         if self._live:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
             self._task = self._bar.add_task(
                 verb, total=event.total, completed=event.step, detail=""
             )

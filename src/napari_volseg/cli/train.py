@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from napari_volseg.cli import testing
+from napari_volseg.cli.data import add_data_options, given_data, with_sources
 from napari_volseg.cli.job import run_in_terminal
 from napari_volseg.cli.options import (
     Commands,
@@ -18,11 +17,10 @@ from napari_volseg.cli.options import (
     say,
 )
 from napari_volseg.cli.settings import load_settings
-from napari_volseg.config import Config, build_config, preset_names
+from napari_volseg.config import Config, preset_names
 from napari_volseg.errors import DataError
 from napari_volseg.runs import (
     TrainingPair,
-    absolute_source,
     amend_run,
     begin_session,
     collect_pairs,
@@ -33,13 +31,7 @@ from napari_volseg.runs import (
     read_run,
 )
 
-__all__ = [
-    "add_commands",
-    "add_data_options",
-    "find_run",
-    "find_target",
-    "read_training",
-]
+__all__ = ["add_commands", "find_run", "find_target", "read_training"]
 
 
 def add_commands(commands: Commands) -> None:
@@ -93,22 +85,6 @@ def add_commands(commands: Commands) -> None:
     parser.set_defaults(run=run, takes_settings=True)
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Offer volumes in place of those that the configuration names."""
-    for role, what in (("", "training"), ("val-", "validation")):
-        group = parser.add_argument_group(
-            f"{what} data, in place of the configuration's"
-        )
-        for kind, text in (
-            ("image", "image, or a glob of images"),
-            ("label", "its instance labels"),
-            ("mask", "where it is annotated; without masks, everywhere"),
-        ):
-            group.add_argument(
-                f"--{role}{kind}", action="append", metavar="SRC", help=text
-            )
-
-
 def run(args: argparse.Namespace) -> int:
     """Train, and say where the model is."""
     args.target = find_target(args)
@@ -144,28 +120,6 @@ def run(args: argparse.Namespace) -> int:
     return _train(new, args, resume=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """The sources given on the command line for one role."""
-
-    role: str
-    image: Sequence[str]
-    label: Sequence[str]
-    mask: Sequence[str]
-
-    def check(self) -> None:
-        if not self.image:
-            raise DataError(f"--{self._prefix}label and mask need an image beside them")
-        if not self.label:
-            raise DataError(
-                f"--{self._prefix}image needs its labels: add --{self._prefix}label SRC"
-            )
-
-    @property
-    def _prefix(self) -> str:
-        return "val-" if self.role == "val" else ""
-
-
 def find_target(args: argparse.Namespace) -> str:
     """Return what to train, and give a setting in its place back to the settings."""
     if args.target and "=" in args.target and not Path(args.target).exists():
@@ -195,7 +149,7 @@ def read_training(
 
     Without any volume, generated ones take their place where ``args.fast_dev_run``.
     """
-    given = _given_data(args)
+    given = given_data(args)
     pairs: list[TrainingPair] | None
     if folder is None:
         config = load_settings(args.target, settings)
@@ -203,7 +157,7 @@ def read_training(
     else:
         config = read_config(folder, settings)
         pairs = None if given else read_run(folder)[1]
-    config = _with_sources(config, given)
+    config = with_sources(config, given)
     if pairs is None and args.fast_dev_run and not config.data.train_image:
         from napari_volseg.cli.dev_run import sample_pairs
 
@@ -211,40 +165,12 @@ def read_training(
     return config, pairs if pairs is not None else collect_pairs(config)
 
 
-def _given_data(args: argparse.Namespace) -> list[_Data]:
-    given = []
-    for role in ("train", "val"):
-        prefix = "val_" if role == "val" else ""
-        found = {
-            kind: tuple(getattr(args, f"{prefix}{kind}") or ())
-            for kind in ("image", "label", "mask")
-        }
-        data = _Data(role, **found)
-        if any(found.values()):
-            data.check()
-            given.append(data)
-    return given
-
-
 def _refuse_new_data(args: argparse.Namespace) -> None:
-    if _given_data(args) or args.name or args.runs or args.fast_dev_run:
+    if given_data(args) or args.name or args.runs or args.fast_dev_run:
         raise DataError(
             "--resume continues a run with the data it has: leave out --image, "
             "--label, --mask, --name, --runs and --fast-dev-run, or start a new run"
         )
-
-
-def _with_sources(config: Config, given: Sequence[_Data]) -> Config:
-    """Put given sources into the configuration and make all of them absolute."""
-    tree: dict[str, Any] = config.model_dump(mode="json")
-    for data in given:
-        for kind in ("image", "label", "mask"):
-            tree["data"][f"{data.role}_{kind}"] = list(getattr(data, kind))
-    for role in ("train", "val"):
-        for kind in ("image", "label", "mask"):
-            key = f"{role}_{kind}"
-            tree["data"][key] = [absolute_source(s) for s in tree["data"][key]]
-    return build_config(tree)
 
 
 def find_run(target: str) -> Path | None:

@@ -29,7 +29,7 @@ from napari_volseg.config.optimization import (
 from napari_volseg.config.pytc import why_left_out
 from napari_volseg.config.system import SystemConfig, TrainingSystemConfig
 from napari_volseg.config.tree import Config
-from napari_volseg.config.yaml_text import parse_tree, read_text
+from napari_volseg.config.yaml_text import as_number, parse_tree, read_text
 
 __all__ = [
     "LOSS_TERMS",
@@ -50,6 +50,7 @@ __all__ = [
     "TargetsConfig",
     "TrainingSystemConfig",
     "apply_overrides",
+    "as_number",
     "build_config",
     "dump_config",
     "load_config",
