@@ -7,17 +7,16 @@ import pytest
 from napari_volseg.config import load_config
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
-from napari_volseg.io import open_volume, write_volume_zarr
+from napari_volseg.io import open_volume, scratch, write_volume_zarr
+from napari_volseg.io.scratch import new_array
 from napari_volseg.sampling import (
     CachePlan,
     PatchSource,
     caching,
     plan_cache,
     prepare_volume,
-    scratch,
 )
 from napari_volseg.sampling.chunks import ChunkedImage
-from napari_volseg.sampling.scratch import new_array
 from napari_volseg.volume import LabelledVolume, Volume
 
 PATCH = (8, 16, 16)

@@ -9,6 +9,7 @@ from napari_volseg.io.kinds import kind_of_file
 from napari_volseg.io.lazy import LazyArray
 from napari_volseg.io.reading import (
     list_datasets,
+    open_labels,
     open_volume,
     read_labels,
     read_mask,
@@ -33,6 +34,7 @@ __all__ = [
     "expand_sources",
     "kind_of_file",
     "list_datasets",
+    "open_labels",
     "open_volume",
     "parse_source",
     "read_labels",

@@ -17,7 +17,7 @@ from napari_volseg.io.lazy import LazyArray, Stored
 from napari_volseg.io.sources import Source, check_exists, parse_source
 from napari_volseg.volume import Volume, VoxelSize
 
-__all__ = ["list_datasets", "open_volume", "read_labels", "read_mask"]
+__all__ = ["list_datasets", "open_labels", "open_volume", "read_labels", "read_mask"]
 
 Format = Literal["hdf5", "zarr", "tiff", "npy"]
 
@@ -58,6 +58,17 @@ def open_volume(source: str, voxel_size: VoxelSize | None = None) -> Volume:
     """
     array, size, name = _open(source, "image", voxel_size)
     return Volume(array, size or (1.0, 1.0, 1.0), name)
+
+
+def open_labels(source: str) -> LazyArray:
+    """Open instance labels, or a mask, with axes ZYX without reading their values.
+
+    Raises
+    ------
+    DataError
+        As `open_volume`, and for several channels.
+    """
+    return _single(*_open(source, "labels"))
 
 
 def read_labels(source: str) -> NDArray[Any]:

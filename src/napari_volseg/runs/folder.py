@@ -23,12 +23,11 @@ from napari_volseg.errors import DataError
 from napari_volseg.io import (
     Source,
     open_volume,
-    read_labels,
-    read_mask,
     write_hdf5,
     write_json,
     write_text,
 )
+from napari_volseg.runs.annotations import read_annotated
 from napari_volseg.runs.naming import new_folder
 from napari_volseg.runs.ownership import in_use_message, is_locked
 from napari_volseg.runs.pairs import TrainingPair
@@ -173,7 +172,7 @@ def _snapshot(pair: TrainingPair, folder: Path, index: int) -> dict[str, Any]:
     file = f"data/{index:03d}.h5"
     arrays: dict[str, Any] = {"labels": volume.labels_ZYX}
     if volume.annotated_ZYX is not None:
-        arrays["annotated"] = volume.annotated_ZYX.astype(np.uint8)
+        arrays["annotated"] = volume.annotated_ZYX.view(np.uint8)
     if pair.source is None:
         arrays["image"] = image.data
     with reading(image.name):
@@ -199,9 +198,10 @@ def _restore(entry: dict[str, Any], folder: Path) -> TrainingPair:
     z, y, x = (float(v) for v in entry["voxel_size"])
     opened = open_volume(text, voxel_size=(z, y, x))
     image = Volume(opened.data, (z, y, x), str(entry["name"]))
-    labels_ZYX = read_labels(str(Source(file, "labels", None)))
-    annotated_ZYX = (
-        read_mask(str(Source(file, "annotated", None))) if entry["annotated"] else None
+    labels_ZYX, annotated_ZYX = read_annotated(
+        str(Source(file, "labels", None)),
+        str(Source(file, "annotated", None)) if entry["annotated"] else None,
+        folder=file.parent,
     )
     if entry["role"] not in ("train", "val"):
         raise ValueError(f"unknown role {entry['role']!r}")

@@ -9,14 +9,9 @@ from typing import Literal
 
 from napari_volseg.config import Config, DataConfig
 from napari_volseg.errors import DataError
-from napari_volseg.io import (
-    expand_sources,
-    open_volume,
-    parse_source,
-    read_labels,
-    read_mask,
-)
-from napari_volseg.volume import LabelledVolume, read_annotation
+from napari_volseg.io import expand_sources, open_volume, parse_source
+from napari_volseg.runs.annotations import read_annotated
+from napari_volseg.volume import LabelledVolume
 
 __all__ = ["Role", "TrainingPair", "absolute_source", "collect_pairs"]
 
@@ -74,12 +69,11 @@ def _collect(
     _check_counts(role, image_sources, label_sources, mask_sources)
     pairs = []
     for i, (image, label) in enumerate(zip(image_sources, label_sources, strict=True)):
-        labels_ZYX, annotated_ZYX = read_annotation(
-            read_labels(label),
+        labels_ZYX, annotated_ZYX = read_annotated(
+            label,
+            mask_sources[i] if mask_sources else None,
             data.annotated,
             data.background_id,
-            read_mask(mask_sources[i]) if mask_sources else None,
-            name=label,
         )
         volume = open_volume(image, voxel_size=data.voxel_size)
         labelled = LabelledVolume(volume, labels_ZYX, annotated_ZYX)

@@ -22,7 +22,7 @@ from scipy import sparse
 
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size, iter_boxes
-from napari_volseg.sampling.scratch import new_array
+from napari_volseg.io.scratch import new_array
 from napari_volseg.targets import (
     DistanceKind,
     encode_depth,

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from napari_volseg.config import Config, TargetsConfig
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size
+from napari_volseg.io.scratch import new_array
 from napari_volseg.sampling.block_targets import make_targets_by_block
 from napari_volseg.sampling.caching import CachePlan
 from napari_volseg.sampling.chunks import ChunkedImage
 from napari_volseg.sampling.places import Places, find_places
-from napari_volseg.sampling.scratch import new_array
 from napari_volseg.splitting import annotated_box
 from napari_volseg.targets import make_targets
 from napari_volseg.volume import (
