@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["count_voxels", "renumber", "renumbering"]
+from napari_volseg.instances.tiles import map_slabs
+
+__all__ = ["count_voxels", "raster_numbers", "renumber", "renumbering"]
 
 
 def renumbering(sizes: NDArray[np.int64], min_size: int) -> NDArray[np.int32]:
@@ -24,34 +24,70 @@ def renumbering(sizes: NDArray[np.int64], min_size: int) -> NDArray[np.int32]:
     return np.where(kept, np.cumsum(kept), 0).astype(np.int32)
 
 
-def count_voxels(ids_ZYX: NDArray[Any], n_ids: int) -> NDArray[np.int64]:
-    """Return the number of voxels of ids 0…n_ids; those below 0 count as 0."""
-    sizes = np.zeros(n_ids + 1, np.int64)
-    _count(ids_ZYX, sizes)
-    return sizes
+def count_voxels(
+    ids_ZYX: NDArray[np.int32], n_ids: int, threads: int
+) -> NDArray[np.int64]:
+    """Return the number of voxels of ids 0…n_ids."""
+    total = np.zeros(n_ids + 1, np.int64)
+    for sizes in map_slabs(
+        lambda a, b: _count(ids_ZYX[a:b], n_ids), ids_ZYX.shape[0], threads
+    ):
+        total += sizes
+    return total
+
+
+def raster_numbers(ids_ZYX: NDArray[np.int32], n_ids: int) -> NDArray[np.int32]:
+    """Return for each of the ids 0…n_ids its place in raster order of first voxels.
+
+    Ids without voxels come last.
+    """
+    numbers = np.zeros(n_ids + 1, np.int32)
+    n = _number(ids_ZYX, numbers)
+    absent = np.flatnonzero(numbers[1:] == 0) + 1
+    numbers[absent] = np.arange(n + 1, n + 1 + len(absent))
+    return numbers
 
 
 def renumber(
-    ids_ZYX: NDArray[Any], new_ids: NDArray[np.int32], result_ZYX: NDArray[np.int32]
+    ids_ZYX: NDArray[np.int32], new_ids: NDArray[np.int32], threads: int
 ) -> NDArray[np.int32]:
-    """Write the new id of every voxel into the result and return that."""
-    _renumber(ids_ZYX, new_ids, result_ZYX)
-    return result_ZYX
+    """Give every voxel its new id, in place, and return the volume."""
+    map_slabs(lambda a, b: _renumber(ids_ZYX[a:b], new_ids), ids_ZYX.shape[0], threads)
+    return ids_ZYX
 
 
 @njit(nogil=True, cache=True)
-def _count(ids: NDArray[Any], sizes: NDArray[np.int64]) -> None:
+def _count(ids: NDArray[np.int32], n_ids: int) -> NDArray[np.int64]:
+    sizes = np.zeros(n_ids + 1, np.int64)
+    # In runs: neighbours are of one id mostly.
+    run, n = 0, 0
     for z in range(ids.shape[0]):
         for y in range(ids.shape[1]):
             for x in range(ids.shape[2]):
-                sizes[max(int(ids[z, y, x]), 0)] += 1
+                if ids[z, y, x] != run:
+                    sizes[run] += n
+                    run, n = ids[z, y, x], 0
+                n += 1
+    sizes[run] += n
+    return sizes
 
 
 @njit(nogil=True, cache=True)
-def _renumber(
-    ids: NDArray[Any], new_ids: NDArray[np.int32], result: NDArray[np.int32]
-) -> None:
+def _number(ids: NDArray[np.int32], numbers: NDArray[np.int32]) -> int:
+    n = 0
     for z in range(ids.shape[0]):
         for y in range(ids.shape[1]):
             for x in range(ids.shape[2]):
-                result[z, y, x] = new_ids[max(int(ids[z, y, x]), 0)]
+                id_ = ids[z, y, x]
+                if id_ > 0 and numbers[id_] == 0:
+                    n += 1
+                    numbers[id_] = n
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _renumber(ids: NDArray[np.int32], new_ids: NDArray[np.int32]) -> None:
+    for z in range(ids.shape[0]):
+        for y in range(ids.shape[1]):
+            for x in range(ids.shape[2]):
+                ids[z, y, x] = new_ids[ids[z, y, x]]

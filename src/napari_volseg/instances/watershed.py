@@ -1,39 +1,34 @@
-"""Seeded watershed on uint8 heights by a queue of 256 buckets."""
+"""Seeded watershed on uint8 heights, tile by tile, the same whatever the tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
 
 from napari_volseg.errors import DataError
+from napari_volseg.instances.arrival import find_arrivals
+from napari_volseg.instances.tiles import default_threads, map_slabs
 
 __all__ = ["flood", "watershed"]
-
-# Items per link of a bucket: 4 KiB, one page.
-_LINK = 1024
-# How many voxels ahead of the flood the memory is asked for.
-_AHEAD = 12
 
 
 def watershed(
     height_ZYX: NDArray[np.uint8],
     seeds_ZYX: NDArray[np.integer[Any]],
     mask_ZYX: NDArray[np.bool_],
+    *,
+    threads: int | None = None,
 ) -> NDArray[np.int32]:
     """Flood the mask from the seeds, lowest voxels first.
 
     Voxels are 6-connected. A voxel is reached at the height of the pass that leads
-    to it; voxels of one height are flooded in the order in which they were reached,
-    and seed voxels of one height in raster order. The result is that of
-    `skimage.segmentation.watershed` up to version 0.26, which leaves only the order
-    of seed voxels of one height to chance (the layout of its heap).
+    to it, and voxels of one pass in rounds, so that two floods meet halfway. It has the
+    id of the neighbour that was reached first; among equals, of the one before it
+    along z, y, x, then of the one after it along x, y, z. So the result depends
+    neither on an order of the seeds nor on how the volume is divided.
 
     Parameters
     ----------
@@ -43,6 +38,8 @@ def watershed(
         Ids above 0 where the flood starts; seeds outside the mask are ignored.
     mask_ZYX
         Where the flood may go.
+    threads
+        How many to use; by default one a processor. The result is the same.
 
     Returns
     -------
@@ -53,11 +50,11 @@ def watershed(
     Raises
     ------
     DataError
-        If the volume or an id is too large for 32 bits.
+        If an id is too large for 32 bits.
 
     References
     ----------
-    Flooding with a hierarchical queue: Meyer 1994, Signal Processing 38(1).
+    Flooding level by level: Meyer 1994, Signal Processing 38(1).
     """
     if height_ZYX.dtype != np.uint8 or height_ZYX.ndim != 3:
         raise ValueError(f"heights must be uint8 ZYX, not {height_ZYX.dtype}")
@@ -71,201 +68,114 @@ def watershed(
             f"the seeds have the id {int(seeds_ZYX.max())}, beyond 31 bits: "
             "renumber them"
         )
-    state = flood(
-        np.ascontiguousarray(height_ZYX),
-        np.ascontiguousarray(seeds_ZYX, dtype=np.int32),
-        np.ascontiguousarray(mask_ZYX, dtype=np.bool_),
+    labels_ZYX = np.array(seeds_ZYX, np.int32, order="C")
+    height_ZYX = np.ascontiguousarray(height_ZYX)
+    arrivals_ZYX = np.empty(height_ZYX.shape, np.int32)
+    _enter(
+        height_ZYX, np.ascontiguousarray(mask_ZYX, np.bool_), labels_ZYX, arrivals_ZYX
     )
-    labels_ZYX: NDArray[np.int32] = np.maximum(inside(state, height_ZYX.shape), 0)
+    flood(height_ZYX, arrivals_ZYX, labels_ZYX, threads or default_threads())
     return labels_ZYX
 
 
 def flood(
     height_ZYX: NDArray[np.uint8],
-    seeds_ZYX: NDArray[np.int32],
-    mask_ZYX: NDArray[np.bool_],
-) -> NDArray[np.int32]:
-    """Return the flooded state; `inside` finds the volume in it.
+    arrivals_ZYX: NDArray[np.int32],
+    labels_ZYX: NDArray[np.int32],
+    threads: int,
+) -> None:
+    """Flood from the labels, in place.
 
-    The state of a voxel is its id once reached, 0 outside the mask, and before it
-    is reached -1 - height: so a voxel is one word of memory to the flood. A border
-    of zeros saves it from asking where the volume ends; the last border of a row
-    is the first of the next.
+    Parameters
+    ----------
+    arrivals_ZYX
+        As `find_arrivals` takes them; on return when each voxel is reached.
+    labels_ZYX
+        On entry the seeds, 0 elsewhere.
     """
-    n_z, n_y, n_x = height_ZYX.shape
-    row = n_x + 1
-    plane = row * (n_y + 1)
-    n_state = (n_z + 2) * plane + row
-    if n_state >= 2**31:
-        raise DataError(
-            f"a volume of shape {height_ZYX.shape} is too large for one watershed: "
-            "segment a part of it, at most 2000 million voxels"
-        )
-    state = np.zeros(n_state, np.int32)
-    n_inside = _enter(height_ZYX, seeds_ZYX, mask_ZYX, state, row, plane)
-    # Links are handed out one by one and used again, so most of the pool is never
-    # touched and takes no memory: about an eighth of it on real maps.
-    n_links = n_inside // _LINK + 2 * 256 + 1
-    pool = np.empty(n_links * _LINK, np.int32)
-    after = np.empty(n_links, np.int32)
-    _flood(height_ZYX, state, row, plane, pool, after)
-    return state
-
-
-def inside(state: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """Return the view of the state that covers the volume, shape (Z, Y, X)."""
-    n_z, n_y, n_x = shape
-    padded = state[: -(n_x + 1)].reshape(n_z + 2, n_y + 1, n_x + 1)
-    return padded[1:-1, 1:, :-1]
-
-
-@intrinsic
-def _intrinsic_prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of an item of a one-dimensional array.
-
-    The flood jumps all over the volume and would wait for memory most of the time.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array_type = signature.args[0]
-        values = context.make_array(array_type)(context, builder, arguments[0])
-        item = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]
-            context, builder, array_type, values, [arguments[1]], wraparound=False
-        )
-        pointer = builder.bitcast(item, cgutils.voidptr_t)
-        prefetch = builder.module.declare_intrinsic(
-            "llvm.prefetch",
-            [pointer.type],
-            ir.FunctionType(ir.VoidType(), [pointer.type] + [cgutils.int32_t] * 3),
-        )
-        write, keep, data = (cgutils.int32_t(value) for value in (1, 3, 1))
-        builder.call(prefetch, [pointer, write, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(array, index), generate
-
-
-_prefetch = cast("Callable[[NDArray[np.int32], int], None]", _intrinsic_prefetch)
+    find_arrivals(height_ZYX, arrivals_ZYX, threads)
+    n_slices = labels_ZYX.shape[0]
+    map_slabs(lambda a, b: _point(arrivals_ZYX, labels_ZYX, a, b), n_slices, threads)
+    map_slabs(lambda a, b: _follow(labels_ZYX, a, b), n_slices, threads)
 
 
 @njit(nogil=True, cache=True)
 def _enter(
     height: NDArray[np.uint8],
-    seeds: NDArray[np.int32],
     mask: NDArray[np.bool_],
-    state: NDArray[np.int32],
-    row: int,
-    plane: int,
-) -> int:
-    """Fill the state before the flood; return how many voxels are in the mask."""
-    n_inside = 0
+    labels: NDArray[np.int32],
+    arrivals: NDArray[np.int32],
+) -> None:
     for z in range(height.shape[0]):
         for y in range(height.shape[1]):
-            start = (z + 1) * plane + (y + 1) * row
             for x in range(height.shape[2]):
-                if mask[z, y, x]:
-                    n_inside += 1
-                    seed = seeds[z, y, x]
-                    if seed > 0:
-                        state[start + x] = seed
-                    else:
-                        state[start + x] = -1 - np.int32(height[z, y, x])
-    return n_inside
+                h = np.int32(height[z, y, x])
+                if not mask[z, y, x]:
+                    labels[z, y, x] = arrivals[z, y, x] = 0
+                elif labels[z, y, x] > 0:
+                    arrivals[z, y, x] = (h << 23) + 1
+                else:
+                    labels[z, y, x] = 0
+                    arrivals[z, y, x] = -1 - h
 
 
 @njit(nogil=True, cache=True)
-def _push(
-    voxel: int,
-    level: int,
-    pool: NDArray[np.int32],
-    after: NDArray[np.int32],
-    first: NDArray[np.int64],
-    last: NDArray[np.int64],
-    fill: NDArray[np.int64],
-    free: NDArray[np.int64],
+def _point(
+    arrivals: NDArray[np.int32], labels: NDArray[np.int32], start: int, stop: int
 ) -> None:
-    """Append a voxel to the bucket of a level.
+    """Write where the flood came from into voxels without a label: -1 to -6.
 
-    A bucket is a chain of links: `first` and `last` of each level, `fill` of its
-    last; `after` chains them. `free` holds the first link to use again, -1 for
-    none, and how many links were ever handed out.
+    That is the neighbour that was reached first, and among equals the first of these:
+    -1 is the one before along z, then y, x; -4 the one after along x, then y, z.
     """
-    link = int(last[level])
-    if link < 0 or fill[level] == _LINK:
-        link = free[0]
-        if link >= 0:
-            free[0] = after[link]
-        else:
-            link = free[1]
-            free[1] += 1
-        after[link] = -1
-        if last[level] < 0:
-            first[level] = link
-        else:
-            after[last[level]] = link
-        last[level] = link
-        fill[level] = 0
-    pool[link * _LINK + fill[level]] = voxel
-    fill[level] += 1
+    n_z, n_y, n_x = labels.shape
+    wall = np.zeros(n_x, np.int32)
+    for z in range(start, stop):
+        for y in range(n_y):
+            row, out = arrivals[z, y], labels[z, y]
+            above = arrivals[z - 1, y] if z > 0 else wall
+            below = arrivals[z + 1, y] if z + 1 < n_z else wall
+            before = arrivals[z, y - 1] if y > 0 else wall
+            behind = arrivals[z, y + 1] if y + 1 < n_y else wall
+            for x in range(n_x):
+                # As unsigned numbers, walls are later than anything.
+                least, way = np.uint32(row[x] - 1), 0
+                there = np.uint32(above[x] - 1)
+                way, least = (-1 if there < least else way), min(there, least)
+                there = np.uint32(before[x] - 1)
+                way, least = (-2 if there < least else way), min(there, least)
+                there = np.uint32((row[x - 1] if x > 0 else 0) - 1)
+                way, least = (-3 if there < least else way), min(there, least)
+                there = np.uint32((row[x + 1] if x + 1 < n_x else 0) - 1)
+                way, least = (-4 if there < least else way), min(there, least)
+                there = np.uint32(behind[x] - 1)
+                way, least = (-5 if there < least else way), min(there, least)
+                there = np.uint32(below[x] - 1)
+                way = -6 if there < least else way
+                way = way if row[x] > 0 else 0
+                out[x] = out[x] if out[x] > 0 else way
 
 
 @njit(nogil=True, cache=True)
-def _flood(
-    height: NDArray[np.uint8],
-    state: NDArray[np.int32],
-    row: int,
-    plane: int,
-    pool: NDArray[np.int32],
-    after: NDArray[np.int32],
-) -> None:
-    first = np.full(256, -1, np.int64)
-    last = np.full(256, -1, np.int64)
-    fill = np.zeros(256, np.int64)
-    free = np.array([-1, 0], np.int64)
-    # skimage's order of neighbours, which decides between equals.
-    steps = (-plane, -row, -1, 1, row, plane)
-
-    for z in range(height.shape[0]):
-        for y in range(height.shape[1]):
-            start = (z + 1) * plane + (y + 1) * row
-            for x in range(height.shape[2]):
-                voxel = start + x
-                if state[voxel] > 0:
-                    rim = False
-                    for step in steps:
-                        rim |= state[voxel + step] < 0
-                    if rim:
-                        level = int(height[z, y, x])
-                        _push(voxel, level, pool, after, first, last, fill, free)
-
-    for level in range(256):
-        link = int(first[level])
-        while link >= 0:
-            start = link * _LINK
-            n_done = 0
-            while True:
-                # The bucket grows while it is emptied.
-                n_items = int(fill[level]) if link == last[level] else _LINK
-                if n_done == n_items:
-                    break
-                if n_done + _AHEAD < n_items:
-                    ahead = int(pool[start + n_done + _AHEAD])
-                    _prefetch(state, ahead - plane)
-                    _prefetch(state, ahead - row)
-                    _prefetch(state, ahead)
-                    _prefetch(state, ahead + row)
-                    _prefetch(state, ahead + plane)
-                voxel = int(pool[start + n_done])
-                n_done += 1
-                seed = state[voxel]
-                for step in steps:
-                    neighbour = voxel + step
-                    unseen = state[neighbour]
-                    if unseen < 0:
-                        reached = max(level, -1 - int(unseen))
-                        state[neighbour] = seed
-                        _push(neighbour, reached, pool, after, first, last, fill, free)
-            following = int(after[link])
-            after[link] = free[0]
-            free[0] = link
-            link = following
+def _follow(labels: NDArray[np.int32], start: int, stop: int) -> None:
+    """Follow the ways of `_point` to a label, and take it along all the way."""
+    n_y, n_x = labels.shape[1:]
+    flat = labels.reshape(-1)
+    steps = np.array([0, n_y * n_x, n_x, 1, -1, -n_x, -n_y * n_x])
+    path = np.empty(1024, np.int64)
+    for voxel in range(start * n_y * n_x, stop * n_y * n_x):
+        way = flat[voxel]
+        if way >= 0:
+            continue
+        at, n = voxel, 0
+        while way < 0:
+            if n == path.size:
+                longer = np.empty(2 * n, np.int64)
+                longer[:n] = path
+                path = longer
+            path[n] = at
+            n += 1
+            at -= steps[-way]
+            way = flat[at]
+        for i in range(n):
+            flat[path[i]] = way

@@ -1,0 +1,52 @@
+"""Tiles of a volume, and threads that work on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from napari_volseg.geometry import Box, iter_boxes
+
+__all__ = ["default_threads", "map_slabs", "map_tiles", "tile_grid"]
+
+_SLAB = 16
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def default_threads() -> int:
+    """Return how many processors this process may use, at most 16."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(16, len(os.sched_getaffinity(0)))
+    return min(16, os.cpu_count() or 1)
+
+
+def map_tiles(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> list[Result]:
+    """Return what `work` makes of each item, in their order."""
+    items = list(items)
+    if not items:
+        return []
+    # The first one compiles what the others run.
+    first = work(items[0])
+    if threads <= 1 or len(items) < 3:
+        return [first, *map(work, items[1:])]
+    with ThreadPoolExecutor(threads) as pool:
+        return [first, *pool.map(work, items[1:])]
+
+
+def map_slabs(
+    work: Callable[[int, int], Result], n_slices: int, threads: int
+) -> list[Result]:
+    """Return what `work` makes of slices a to b, for slabs that cover all slices."""
+    starts = range(0, n_slices, _SLAB)
+    return map_tiles(lambda z: work(z, min(z + _SLAB, n_slices)), starts, threads)
+
+
+def tile_grid(shape_ZYX: Sequence[int], edge: Sequence[int]) -> list[Box]:
+    """Return the tiles of a volume in raster order."""
+    return list(iter_boxes(shape_ZYX, edge)) if all(shape_ZYX) else []
