@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import metrics as skimage_metrics
 
-from napari_volseg.metrics import evaluate, map_metrics
+from napari_volseg.metrics import evaluate
 from napari_volseg.sample_data import make_sample
-from napari_volseg.targets import Targets, make_targets
 
 PERFECT = {
     "adapted_rand_error": 0,
@@ -186,40 +185,3 @@ def test_inputs_are_not_written():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="differ"):
         evaluate(line((1, 4)), line((1, 5)))
-
-
-def test_targets_are_perfect_maps():
-    labels = make_sample("vesicles", (8, 40, 40)).labels_ZYX
-    targets = make_targets(labels, (30, 8, 8))
-
-    assert map_metrics(targets.values_CZYX, targets) == {
-        "mask_dice": 1,
-        "boundary_f1": 1,
-        "distance_rmse": 0,
-    }
-
-
-def test_map_metrics_of_known_errors():
-    values = np.zeros((3, 1, 1, 8), np.uint8)
-    values[:2, ..., :4] = 255
-    valid = np.ones(values.shape, bool)
-    valid[2, ..., 4:] = False
-    maps = np.zeros_like(values)
-    maps[0, ..., :2] = 128  # half of the mask, nothing beside it
-    maps[1, ..., 2:6] = 255  # half of the boundary, as much beside it
-    maps[2] = 51
-    maps[2, ..., 6] = 255  # not valid
-
-    scores = map_metrics(maps, Targets(values, valid))
-
-    assert scores == pytest.approx(
-        {"mask_dice": 2 * 2 / 6, "boundary_f1": 2 * 2 / 8, "distance_rmse": 0.2}
-    )
-
-
-def test_map_metrics_without_a_valid_voxel():
-    values = np.zeros((3, 1, 1, 8), np.uint8)
-
-    scores = map_metrics(values, Targets(values, np.zeros(values.shape, bool)))
-
-    assert scores == {"mask_dice": 1, "boundary_f1": 1, "distance_rmse": 0}

@@ -7,7 +7,7 @@ from napari_volseg.geometry import Box
 from napari_volseg.planning import HeldOut, plan_training
 from napari_volseg.previews import preview_region
 from napari_volseg.runs import TrainingPair
-from napari_volseg.validation import HeldOutVoxels, score_of
+from napari_volseg.validation import HeldOutVoxels, _pack, score_of
 
 
 class Oracle(nn.Module):
@@ -104,3 +104,26 @@ def test_a_preview_box_is_cut_to_the_volume_and_to_what_is_quick(pairs):
     assert box.shape == (12, 32, 32)
     assert preview_region((7, (0, 0, 0), (4, 4, 4)), pairs, size)[0] == 1
     assert preview_region((0, (90, 90, 90), (99, 99, 99)), pairs, size)[1].size > 0
+
+
+def test_maps_are_scored_beside_instances(plan, pairs):
+    voxels = HeldOutVoxels(plan, pairs, plan.held_out)
+    metrics = voxels.score(voxels.predict(Oracle()), plan.config.instances)
+    assert metrics["mask_dice"] > 0.7  # noise of the image
+    assert metrics["boundary_f1"] == 0
+    assert 0 < metrics["distance_rmse"] < 0.5
+    assert 0 < metrics["distance_ssim"] < 1
+    assert metrics["distance_psnr"] > 3
+
+
+def test_perfect_maps_of_boxes_of_different_sizes_score_perfectly(plan, pairs):
+    boxes = [
+        HeldOut(0, Box((0, 0, 0), (12, 40, 20))),
+        HeldOut(1, Box((4, 8, 0), (9, 64, 64))),
+    ]
+    voxels = HeldOutVoxels(plan, pairs, boxes)
+    maps = _pack([part.targets.values_CZYX for part in voxels._parts])
+    metrics = voxels.score(maps, plan.config.instances)
+    assert metrics["mask_dice"] == metrics["boundary_f1"] == 1
+    assert metrics["distance_rmse"] == 0
+    assert metrics["distance_ssim"] == pytest.approx(1)

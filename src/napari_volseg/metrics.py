@@ -1,4 +1,4 @@
-"""Scores of instances and of maps against the annotation."""
+"""Scores of instances against the annotation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import fastremap
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_volseg.targets import Targets
-
-__all__ = ["evaluate", "map_metrics"]
+__all__ = ["evaluate"]
 
 Labels = NDArray[np.integer[Any]]
 
@@ -80,36 +78,6 @@ def evaluate(
         "n_true": float(np.count_nonzero(overlaps.true_sizes[1:])),
         "n_pred": float(np.count_nonzero(overlaps.pred_sizes[1:])),
     }
-
-
-def map_metrics(maps_CZYX: NDArray[np.uint8], targets: Targets) -> dict[str, float]:
-    """Compare maps with targets where these are valid.
-
-    Returns
-    -------
-    dict
-        ``mask_dice`` and ``boundary_f1`` (2 TP / (2 TP + FP + FN) of voxels, both
-        sides cut at one half; 1 when both are empty) and ``distance_rmse`` (root
-        mean square error of the distance, 0 to 1).
-    """
-    valid = targets.valid_CZYX
-    squares = np.square(
-        maps_CZYX[2][valid[2]].astype(np.float32) - targets.values_CZYX[2][valid[2]]
-    )
-    error = float(np.sqrt(squares.mean(dtype=np.float64)) / 255) if squares.size else 0
-    return {
-        "mask_dice": _dice(maps_CZYX[0], targets.values_CZYX[0], valid[0]),
-        "boundary_f1": _dice(maps_CZYX[1], targets.values_CZYX[1], valid[1]),
-        "distance_rmse": float(error),
-    }
-
-
-def _dice(
-    predicted: NDArray[np.uint8], true: NDArray[np.uint8], valid: NDArray[np.bool_]
-) -> float:
-    one, other = (predicted >= 128) & valid, (true >= 128) & valid
-    total = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
-    return 2 * int(np.count_nonzero(one & other)) / total if total else 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ that metrics and thresholds see every object once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,12 @@ from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
 from napari_volseg.instances import fit_thresholds, segment
 from napari_volseg.losses import build_loss
+from napari_volseg.map_metrics import map_metrics
 from napari_volseg.metrics import evaluate
 from napari_volseg.networks import required_multiple
 from napari_volseg.planning import TrainPlan
 from napari_volseg.runs import TrainingPair
-from napari_volseg.targets import make_targets, surface_of
+from napari_volseg.targets import Targets, make_targets, surface_of
 from napari_volseg.volume import LabelledVolume, Volume, intensity_range
 from napari_volseg.windows import plan_windows, predict_box
 
@@ -57,8 +58,7 @@ class _Part:
     volume: LabelledVolume
     box: Box
     range_C2: NDArray[np.float32]
-    targets_CZYX: NDArray[np.uint8]
-    valid_CZYX: NDArray[np.bool_]
+    targets: Targets
 
 
 class HeldOutVoxels:
@@ -91,7 +91,7 @@ class HeldOutVoxels:
     def score(
         self, maps_CZYX: NDArray[np.uint8], instances: InstancesConfig
     ) -> dict[str, float]:
-        """Return the instance metrics and the loss of packed maps."""
+        """Return the metrics of instances and maps, and the loss, of packed maps."""
         labels = segment(maps_CZYX, instances)
         # Not the fitted minimum: it would also decide which true objects count.
         metrics = evaluate(
@@ -100,7 +100,10 @@ class HeldOutVoxels:
             self._known,
             min_size=self._plan.config.instances.min_size,
         )
-        return {**metrics, "loss": self._loss(maps_CZYX)}
+        of_maps = map_metrics(
+            zip(self._unpack(maps_CZYX), (p.targets for p in self._parts), strict=True)
+        )
+        return {**metrics, **of_maps, "loss": self._loss(maps_CZYX)}
 
     def fit(
         self,
@@ -122,6 +125,13 @@ class HeldOutVoxels:
             maps_CZYX[part], self._truth[part], self._known[part], start
         ).config
 
+    def _unpack(self, maps_CZYX: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+        z = 0
+        for part in self._parts:
+            d, h, w = part.box.shape
+            yield maps_CZYX[:, z : z + d, :h, :w]
+            z += d + _GAP
+
     def _pack_truth(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         truths, known, offset = [], [], 0
         for part in self._parts:
@@ -130,12 +140,12 @@ class HeldOutVoxels:
             dense = dense.reshape(labels.shape) + (0 if (labels == 0).any() else 1)
             truths.append(np.where(dense > 0, dense + offset, 0)[np.newaxis])
             offset += int(dense.max())
-            known.append(part.valid_CZYX[:1])
+            known.append(part.targets.valid_CZYX[:1])
         return _pack(truths)[0], _pack(known)[0]
 
     def _loss(self, maps_CZYX: NDArray[np.uint8]) -> float:
-        targets = _pack([p.targets_CZYX for p in self._parts])
-        valid = _pack([p.valid_CZYX for p in self._parts])
+        targets = _pack([p.targets.values_CZYX for p in self._parts])
+        valid = _pack([p.targets.valid_CZYX for p in self._parts])
         probability = np.clip(maps_CZYX.astype(np.float32) / 255, 1 / 510, 1 - 1 / 510)
         # Without perceptual terms: their network is too large for a whole volume.
         config = self._plan.config
@@ -202,8 +212,7 @@ def _prepare(plan: TrainPlan, volume: LabelledVolume, box: Box) -> _Part:
         volume=volume,
         box=box,
         range_C2=intensity_range(volume.image, plan.config.data.percentiles),
-        targets_CZYX=targets.values_CZYX[inner],
-        valid_CZYX=targets.valid_CZYX[inner],
+        targets=Targets(targets.values_CZYX[inner], targets.valid_CZYX[inner]),
     )
 
 

@@ -28,7 +28,16 @@ from napari_volseg.events import Progress as ProgressEvent
 __all__ = ["Interrupt", "Reporter", "interruptible"]
 
 _PLAIN_SECONDS = 10.0
-_SHOWN_METRICS = ("f1_50", "ap", "adapted_rand_error")
+_SHOWN_METRICS = (
+    "f1_50",
+    "ap",
+    "adapted_rand_error",
+    "mask_dice",
+    "boundary_f1",
+    "distance_rmse",
+    "distance_ssim",
+    "distance_psnr",
+)
 
 
 class Interrupt:
