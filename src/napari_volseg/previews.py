@@ -15,8 +15,9 @@ from napari_volseg.io import atomic_path
 from napari_volseg.learner import Learner
 from napari_volseg.planning import TrainPlan
 from napari_volseg.runs import TrainingPair
-from napari_volseg.validation import predict_region
-from napari_volseg.volume import intensity_range
+from napari_volseg.targets import Targets
+from napari_volseg.validation import predict_region, targets_of_box
+from napari_volseg.volume import intensity_range, normalise
 
 __all__ = ["PreviewBox", "Previewer", "preview_region"]
 
@@ -37,6 +38,7 @@ class Previewer:
         self._folder = folder
         self._shown: PreviewBox | None = None
         self._ranges: dict[int, NDArray[np.float32]] = {}
+        self._scene: tuple[tuple[int, Box], NDArray[np.uint8], Targets] | None = None
 
     def is_asked(self, wanted: PreviewBox | None) -> bool:
         """Return whether the user moved the box since the last preview."""
@@ -59,6 +61,17 @@ class Previewer:
         labels = segment(maps, learner.instances)
         name = self._write(learner.step, maps, labels, box)
         return PreviewReady(learner.step, name, pair, box.start, box.stop), maps
+
+    def scene(self) -> tuple[NDArray[np.uint8], Targets]:
+        """Return the image of the box shown last, 255 being 1, and its true maps."""
+        pair, box = preview_region(self._shown, self._pairs, self._plan.patch_size)
+        if self._scene is None or self._scene[0] != (pair, box):
+            volume = self._pairs[pair].volume
+            image = normalise(volume.image.read(box.slices), self._ranges[pair])
+            seen = np.rint(255 * np.clip(image[0], 0, 1)).astype(np.uint8)
+            truth = targets_of_box(self._plan, volume, box)
+            self._scene = (pair, box), seen, truth
+        return self._scene[1:]
 
     def _write(
         self,

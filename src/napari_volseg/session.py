@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import astuple
 from math import isfinite
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.distributed import ALONE, Group
@@ -152,7 +153,7 @@ class Session:
         watched, val = loss, None
         if self.held_out and learner.epoch % monitor.val_every_epochs == 0:
             yield self.progress("validating")
-            watched = val = yield from self._validate(self.held_out)
+            watched = val = yield from self._validate(self.held_out, loss)
         elif not self.held_out:
             yield from self._note_best(-loss, {"train_loss": loss})
         note_epoch(record, loss, watched, monitor.early_stopping.min_delta)
@@ -198,7 +199,12 @@ class Session:
             self._previewer, self.learner, control.preview_box
         )
         if maps is not None:
-            self.board.maps(self.learner.step, maps)
+            self._show(maps)
+
+    def _show(self, maps_CZYX: NDArray[np.uint8]) -> None:
+        if self.board.enabled:
+            image_ZYX, truth = self._previewer.scene()
+            self.board.images(self.learner.step, image_ZYX, maps_CZYX, truth)
 
     def finish(self, verdict: Verdict) -> Iterator[Event]:
         """Fit the thresholds of the best model and write it."""
@@ -208,7 +214,7 @@ class Session:
             verdict, self.plan, self.pairs, self.learner, self.held_out, self.folder
         )
         if self.held_out:
-            self.board.scalars(self.learner.step, _validation_names(finished.metrics))
+            self.board.validation(self.learner.step, finished.metrics)
         yield finished
 
     def close(self) -> None:
@@ -231,8 +237,13 @@ class Session:
         if not losses:  # every step of it was skipped
             return record.last_loss
         loss = float(np.mean(losses))
-        self.board.losses(record.step, loss, np.mean(parts, axis=0).tolist())
-        self.board.scalars(record.step, {"lr": self.learner.lr})
+        self.board.epoch(
+            record.step,
+            loss,
+            np.mean(parts, axis=0).tolist(),
+            self.learner.lr,
+            self.learner.grad_norm,
+        )
         return loss
 
     def _signs(self, epoch: Epoch) -> Iterator[Notice]:
@@ -247,7 +258,7 @@ class Session:
                 yield Notice(sign.message, sign.level)
 
     def _validate(
-        self, held_out: HeldOutVoxels
+        self, held_out: HeldOutVoxels, train_loss: float
     ) -> Generator[Validated | Notice, None, float]:
         """Score the held-out voxels; return the loss on them."""
         learner = self.learner
@@ -258,7 +269,7 @@ class Session:
             # Often while the maps change quickly, rarely later: fitting is slow.
             learner.instances = held_out.fit(maps, learner.instances)
         metrics = held_out.score(maps, learner.instances)
-        self.board.scalars(learner.step, _validation_names(metrics))
+        self.board.validation(learner.step, metrics, train_loss)
         best = yield from self._note_best(score_of(metrics), metrics)
         yield Validated(learner.step, metrics, best)
         return metrics["loss"]
@@ -276,7 +287,3 @@ class Session:
         if not saved:
             record.best_score, record.best_metrics = before
         return saved
-
-
-def _validation_names(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {f"val_{name}": value for name, value in metrics.items()}

@@ -28,7 +28,13 @@ from napari_volseg.targets import Targets, make_targets, surface_of
 from napari_volseg.volume import LabelledVolume, Volume, intensity_range
 from napari_volseg.windows import plan_windows, predict_box
 
-__all__ = ["ENOUGH_OBJECTS", "HeldOutVoxels", "predict_region", "score_of"]
+__all__ = [
+    "ENOUGH_OBJECTS",
+    "HeldOutVoxels",
+    "predict_region",
+    "score_of",
+    "targets_of_box",
+]
 
 ENOUGH_OBJECTS = 30
 """Held-out objects that suffice to choose thresholds and the best model by."""
@@ -195,24 +201,30 @@ def predict_region(
     return predict_box(network, part, range_C2, windows, plan.compute)
 
 
-def _prepare(plan: TrainPlan, volume: LabelledVolume, box: Box) -> _Part:
+def targets_of_box(plan: TrainPlan, volume: LabelledVolume, box: Box) -> Targets:
+    """Return the targets of a box, made with a patch of context around it."""
     outer = box.grow(plan.patch_size, volume.image.shape_ZYX)
     known = volume.annotated_ZYX
+    settings = plan.config.data.targets
     targets = make_targets(
         volume.labels_ZYX[outer.slices],
         volume.image.voxel_size,
         boundary=plan.boundary,
         distance=plan.distance,
-        boundary_nm=plan.config.data.targets.boundary_nm,
-        distance_kind=plan.config.data.targets.distance_kind,
+        boundary_nm=settings.boundary_nm,
+        distance_kind=settings.distance_kind,
         annotated_ZYX=None if known is None else known[outer.slices],
     )
     inner = (slice(None), *box.within(outer))
+    return Targets(targets.values_CZYX[inner], targets.valid_CZYX[inner])
+
+
+def _prepare(plan: TrainPlan, volume: LabelledVolume, box: Box) -> _Part:
     return _Part(
         volume=volume,
         box=box,
         range_C2=intensity_range(volume.image, plan.config.data.percentiles),
-        targets=Targets(targets.values_CZYX[inner], targets.valid_CZYX[inner]),
+        targets=targets_of_box(plan, volume, box),
     )
 
 

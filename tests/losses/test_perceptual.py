@@ -114,7 +114,8 @@ def _newer(folder):
 def _infinite(folder):
     path = folder / "model.safetensors"
     metadata, weights = _parts("rsunet")
-    save_model(path, {k: v * torch.inf for k, v in weights.items()}, metadata)
+    bad = {k: v * torch.inf if v.is_floating_point() else v for k, v in weights.items()}
+    save_model(path, bad, metadata)
     return path
 
 

@@ -1,5 +1,7 @@
 """Terms on maps whose loss is known, or known to another library."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -198,3 +200,18 @@ def test_averaging_keeps_means_and_ignores_the_unknown(rng):
 def test_thin_axes_are_not_averaged():
     maps = maps_of(torch.rand((1, 5, 16, 7)), torch.rand((1, 5, 16, 7)))
     assert maps.averaged().known.shape == (1, 5, 8, 7)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 5), (1, 9, 8), (2, 3, 10)])
+def test_the_gradient_of_the_similarity_is_its_slope(shape):
+    generator = torch.Generator().manual_seed(3)
+    target = torch.rand((1, *shape), generator=generator, dtype=torch.double)
+    known = torch.rand((1, *shape), generator=generator) > 0.3
+    logits = torch.randn(target.shape, generator=generator, dtype=torch.double)
+    term = structural_similarity(5)
+
+    def loss(logits):
+        maps = ChannelMaps.of(logits, target, known)
+        return term(dataclasses.replace(maps, known=known.double()))
+
+    assert torch.autograd.gradcheck(loss, (logits.requires_grad_(),))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import prod
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from napari_volseg.losses.maps import ChannelMaps
 from napari_volseg.losses.terms import Term
@@ -59,10 +61,40 @@ def similarity_map(maps: ChannelMaps, window: int) -> Tensor:
 
 
 def _window_means(values_BNZYX: Tensor, window: int) -> Tensor:
-    """Return the means of windows, axis after axis; beyond the edge lie zeros."""
-    for axis, length in enumerate(values_BNZYX.shape[2:]):
-        kernel, padding = [1, 1, 1], [0, 0, 0]
-        kernel[axis] = min(window, length - 1 + length % 2)
-        padding[axis] = kernel[axis] // 2
-        values_BNZYX = functional.avg_pool3d(values_BNZYX, kernel, 1, padding)
+    """Return the means of windows; beyond the edge lie zeros."""
+    sums: Tensor = _WindowSums.apply(values_BNZYX, window)  # type: ignore[no-untyped-call]
+    lengths = [_fitting(window, n) for n in values_BNZYX.shape[2:]]
+    return sums / prod(lengths)
+
+
+def _fitting(window: int, length: int) -> int:
+    """Return the longest odd number up to both."""
+    return min(window, length - 1 + length % 2)
+
+
+class _WindowSums(torch.autograd.Function):
+    """Sums of windows by shifted additions, several times as fast as average pooling.
+
+    A voxel is in the window of another if that is in its own, so the gradient is
+    the same sum of the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values_BNZYX: Tensor, window: int) -> Tensor:
+        ctx.window = window
+        return _sum_windows(values_BNZYX, window)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _sum_windows(gradients[0], ctx.window), None
+
+
+def _sum_windows(values_BNZYX: Tensor, window: int) -> Tensor:
+    for axis, length in enumerate(values_BNZYX.shape[2:], start=2):
+        sums = values_BNZYX.clone()
+        for shift in range(1, _fitting(window, length) // 2 + 1):
+            n = length - shift
+            sums.narrow(axis, 0, n).add_(values_BNZYX.narrow(axis, shift, n))
+            sums.narrow(axis, shift, n).add_(values_BNZYX.narrow(axis, 0, n))
+        values_BNZYX = sums
     return values_BNZYX
