@@ -35,6 +35,12 @@ def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep docks from planning: each plan imports torch in a process of its own."""
+    monkeypatch.setattr("napari_volseg.widgets.planner.DELAY_MS", 10**8)
+
+
 def our_children() -> list[psutil.Process]:
     """Worker processes that this process started and that still live."""
     found = []

@@ -57,10 +57,17 @@ def _retune(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
+    """Print the plan of a run with the settings it leads to; nothing is trained."""
+    from napari_volseg.devices import available_memory
     from napari_volseg.planning import plan_training
 
     config, pairs = read_run(args.folder)
-    print_json(plan_training(config, pairs).summary())
+    plan = plan_training(config, pairs, args.folder)
+    more = {
+        "free_bytes": available_memory(plan.compute.device),
+        "config": plan.config.model_dump(mode="json"),
+    }
+    print_json({**plan.summary(), **more})
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Layer
 from napari.qt.threading import create_worker
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -38,6 +39,8 @@ from napari_volseg.widgets.messages import (
     wrapped_label,
 )
 from napari_volseg.widgets.pairs import AnnotatedChooser, PairList
+from napari_volseg.widgets.planner import Planner
+from napari_volseg.widgets.planview import PlanView
 from napari_volseg.widgets.preview import LivePreview
 from napari_volseg.widgets.runview import TrainingView
 from napari_volseg.widgets.snapshots import (
@@ -123,6 +126,7 @@ class TrainWidget(QWidget):
         self.name.setPlaceholderText("as the preset")
         self.name.setToolTip(f"Name of the run and its folder in {default_runs_dir()}")
         self.form = ConfigForm(TRAIN_SIMPLE, _SECTIONS)
+        self.plan = PlanView()
         self.train = primary_button("Train")
         self.message = MessageLine()
         self.resume = QPushButton("Resume")
@@ -144,6 +148,7 @@ class TrainWidget(QWidget):
         setup.addWidget(self.counted)
         setup.addLayout(rows)
         setup.addWidget(self.form)
+        setup.addWidget(self.plan)
         setup.addWidget(self.train)
         page = scrolled(self)
         parts: tuple[QWidget, ...] = (
@@ -164,6 +169,11 @@ class TrainWidget(QWidget):
         self._count_later.setInterval(600)
         self._count_later.timeout.connect(self._check_and_count)
         self._watched = Connections(self)
+        self._data_version = 0
+        self._planner = Planner(self)
+        self._planner.asked.connect(self.plan.show_asked)
+        self._planner.planned.connect(self.plan.show_plan)
+        self._planner.refused.connect(self.plan.show_refusal)
         self.pairs.changed.connect(self._watch_layers)
         self.annotated.changed.connect(self._watch_layers)
         self.form.changed.connect(self._check)
@@ -216,6 +226,7 @@ class TrainWidget(QWidget):
         self._look_later()
 
     def _look_later(self, event: object = None) -> None:
+        self._data_version += 1
         self._count_later.start()
 
     def _check_and_count(self) -> None:
@@ -227,8 +238,10 @@ class TrainWidget(QWidget):
         if self._job is not None:
             return
         try:
-            self._capture(copy=False)
+            config, snapshots = self._capture(copy=False)
         except DataError as error:
+            self._planner.cancel()
+            self.plan.clear()
             self.train.setEnabled(False)
             self.train.setToolTip(str(error))
             self.counted.setText(f"{str(error)[:1].upper()}{str(error)[1:]}.")
@@ -239,6 +252,13 @@ class TrainWidget(QWidget):
         if not self.counted.text().endswith(("instance", "instances")):
             self.counted.setText(self._voxels())
         self.next.setText(_NEXT[self._outcome])
+        if self.isVisible():
+            self._planner.request(config, snapshots, self._data_version)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Plan when the dock comes to the front."""
+        super().showEvent(event)
+        self._check()
 
     def _count(self) -> None:
         """Count what is annotated, in a thread."""
@@ -299,6 +319,7 @@ class TrainWidget(QWidget):
         return [layers.get(name) for name in names]
 
     def _attach(self, job: Job, images: Sequence[Layer | None]) -> None:
+        self._planner.close()
         self._job = job
         self._preview = LivePreview(self._viewer, images, job, self)
         job.finished.connect(self._finish)
