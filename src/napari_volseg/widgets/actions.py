@@ -18,6 +18,7 @@ _DOCKS = {
     "Train": ("train", "TrainWidget"),
     "Predict": ("predict", "PredictWidget"),
     "Inspect": ("inspect", "InspectWidget"),
+    "Check": ("check", "CheckWidget"),
 }
 PREDICT_COMMAND = "napari-volseg.predict_newest"
 
