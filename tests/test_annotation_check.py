@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from napari_volseg.annotation_check import (
     sort_findings,
     summary_words,
 )
+from napari_volseg.annotation_check.reminder import with_reminder
 from napari_volseg.errors import DataError
+from napari_volseg.events import Event, Finished, Notice, Progress, Started
 from napari_volseg.sample_data import make_sample
 from napari_volseg.volume import LabelledVolume, Volume
 
@@ -280,3 +283,36 @@ def test_nothing_given_is_written(blocks: Labels) -> None:
     for array in (blocks, image):
         array.flags.writeable = False
     assert kinds(check_annotation(Volume(image), blocks)) == ["split"]
+
+
+def with_labels(labels: Labels) -> LabelledVolume:
+    return LabelledVolume(Volume(np.zeros(labels.shape, np.uint8)), labels)
+
+
+def test_a_training_is_told_once_what_to_look_at(blocks: Labels) -> None:
+    fragment(blocks)
+    told = threading.Event()
+    closed: list[bool] = []
+
+    def training() -> Iterator[Event]:
+        try:
+            yield Started("train", "cpu", 10)
+            while not told.is_set():
+                yield Progress(1, 10, 0.0)
+            yield Finished("completed", "done")
+        finally:
+            closed.append(True)
+
+    notices = []
+    for event in with_reminder(training(), [with_labels(blocks)]):
+        if isinstance(event, Notice):
+            notices.append(event.message)
+            told.set()
+    assert len(notices) == 1
+    assert "1 tiny fragment" in notices[0]
+    assert closed == [True]
+
+
+def test_good_labels_are_not_mentioned(blocks: Labels) -> None:
+    events: list[Event] = [Started("train", "cpu", 10)] * 3
+    assert list(with_reminder(iter(events), [with_labels(blocks)])) == events

@@ -44,6 +44,7 @@ def test_what_the_plugin_offers(manifest: PluginManifest) -> None:
         "Train",
         "Predict",
         "Inspect",
+        "Check",
     ]
     assert {s.key for s in offered.sample_data or []} == {"vesicles", "cells"}
     assert "napari/layers/segment" in offered.menus

@@ -211,7 +211,12 @@ def _train(
 
     if plan.gpus:
         use_gpu(plan.gpus[0])
-    return train(plan, pairs, folder, resume=resume, read_control=read_control)
+    events = train(plan, pairs, folder, resume=resume, read_control=read_control)
+    if resume:
+        return events
+    from napari_volseg.annotation_check.reminder import with_reminder
+
+    return with_reminder(events, [pair.volume for pair in pairs])
 
 
 def _old_plan(folder: Path) -> dict[str, Any]:

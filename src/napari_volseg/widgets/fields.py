@@ -110,6 +110,8 @@ def make_field(key: str, info: FieldInfo, value: Any) -> Field:
         options["widget_type"] = "LineEdit"
         is_list = _is_tuple(kind)
         show, read = (_list_text, _read_list) if is_list else (_text, _read_text)
+        if is_list and not _is_optional(kind):
+            read = _read_full_list
     widget_type = options.pop("widget_type")
     widget = create_widget(widget_type=widget_type, name=key, options=options)
     assert isinstance(widget, ValueWidget)
@@ -203,6 +205,11 @@ def _read_list(text: str) -> Any:
     if not text.strip():
         return None
     return yaml.safe_load(f"[{text}]")
+
+
+def _read_full_list(text: str) -> Any:
+    """Return a list where nothing is not the same as no list."""
+    return _read_list(text) or []
 
 
 def _plain(value: Any) -> Any:

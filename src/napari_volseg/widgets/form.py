@@ -39,6 +39,7 @@ _FROM_LAYERS = (
     "data.val_image",
     "data.val_label",
     "data.val_mask",
+    "data.test_",
     "data.annotated",
     "data.background_id",
     "data.voxel_size",

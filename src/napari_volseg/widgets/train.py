@@ -114,6 +114,10 @@ class TrainWidget(QWidget):
         self.pairs = PairList(viewer)
         self.annotated = AnnotatedChooser(viewer)
         self.counted = wrapped_label("")
+        self.check = QPushButton("Check the annotation…")
+        self.check.setToolTip(
+            "Look for split ids, fragments, holes, bad slices and the like"
+        )
         self.preset = fit_narrow(QComboBox())
         for name in preset_names():
             self.preset.addItem(name, name)
@@ -146,6 +150,7 @@ class TrainWidget(QWidget):
         setup.addWidget(self.pairs)
         setup.addWidget(self.annotated)
         setup.addWidget(self.counted)
+        setup.addWidget(self.check)
         setup.addLayout(rows)
         setup.addWidget(self.form)
         setup.addWidget(self.plan)
@@ -178,9 +183,14 @@ class TrainWidget(QWidget):
         self.annotated.changed.connect(self._watch_layers)
         self.form.changed.connect(self._check)
         self.preset.activated.connect(self._choose_preset)
+        self.check.clicked.connect(self._open_check)
         self.train.clicked.connect(self.start)
         self.resume.clicked.connect(self._resume)
         self.predict.clicked.connect(self._open_predict)
+
+    def _open_check(self) -> None:
+        image, labels, _ = self.pairs.layers()[0]
+        open_dock(self._viewer, "Check").set_pair(image, labels)
 
     def _open_predict(self) -> None:
         open_dock(self._viewer, "Predict")
