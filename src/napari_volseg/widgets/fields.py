@@ -16,7 +16,7 @@ from magicgui.widgets import create_widget
 from magicgui.widgets.bases import ValueWidget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QDoubleSpinBox, QWidget
+from qtpy.QtWidgets import QAbstractButton, QDoubleSpinBox, QLineEdit, QWidget
 
 from napari_volseg.errors import DataError
 
@@ -85,6 +85,8 @@ class Field:
             exponent = Decimal(repr(value)).normalize().as_tuple().exponent
             self.native.setDecimals(max(2, -int(exponent)))
         self._widget.value = self._show(value)
+        if isinstance(self.native, QLineEdit):
+            self.native.setCursorPosition(0)  # a long text shows its beginning
 
 
 def make_field(key: str, info: FieldInfo, value: Any) -> Field:
@@ -116,6 +118,8 @@ def make_field(key: str, info: FieldInfo, value: Any) -> Field:
     widget = create_widget(widget_type=widget_type, name=key, options=options)
     assert isinstance(widget, ValueWidget)
     field = Field(key, widget, show, read)
+    if isinstance(field.native, QAbstractButton):
+        field.native.setText("")  # the row has a label
     if _is_optional(kind):
         field.native.setPlaceholderText("not set")  # type: ignore[attr-defined]
     field.native.setAccessibleName(key)

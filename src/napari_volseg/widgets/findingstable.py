@@ -14,7 +14,7 @@ __all__ = ["TO_MEND", "FindingsTable"]
 TO_MEND = "to mend"
 """The filter that hides what only informs."""
 
-_COLUMNS = ("Kind", "Id", "z", "y", "x", "Voxels")
+_COLUMNS = ("Kind", "Id", "z", "y", "x", "Size")
 _SORTED_BY = Qt.ItemDataRole.UserRole
 
 Finding = dict[str, Any]

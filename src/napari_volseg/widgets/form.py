@@ -21,8 +21,8 @@ from napari_volseg.widgets.fields import Field, make_field
 
 __all__ = ["TRAIN_SIMPLE", "ConfigForm"]
 
-_LABEL_WIDTH = 100
-"""Pixels: one column of labels through a dock of several forms."""
+_LABEL_WIDTH = 104
+"""Pixels: one column of labels through a dock of several forms; long ones wrap."""
 
 TRAIN_SIMPLE: Mapping[str, str] = {
     "optimization.max_minutes": "Budget (min)",
@@ -195,9 +195,10 @@ def add_row(
     content: QWidget | QLayout,
     buddy: QWidget | None = None,
 ) -> QLabel:
-    """Add a row whose label is as wide as those of other forms in the dock."""
+    """Add a row whose label is as wide as all others of the dock."""
     label = QLabel(text)
-    label.setMinimumWidth(_LABEL_WIDTH)
+    label.setFixedWidth(_LABEL_WIDTH)
+    label.setWordWrap(True)
     if isinstance(content, QWidget):
         label.setToolTip(content.toolTip())
         label.setBuddy(buddy or content)

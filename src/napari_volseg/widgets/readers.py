@@ -41,7 +41,8 @@ def read_volumes(path: str | Sequence[str]) -> list[LayerData]:
     """Return a layer for each volume of the files.
 
     Images stay in the file and are read slice by slice. Labels are loaded when
-    they are small enough, so that they can be painted on.
+    they are small enough, so that they can be painted on; they come last, to lie
+    over their image.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def read_volumes(path: str | Sequence[str]) -> list[LayerData]:
             raise DataError(f"{each} holds no volume: no array with three or four axes")
         for name in names[:_MAX_DATASETS]:
             layers += _read_dataset(each, name, is_only=len(names) == 1)
-    return layers
+    return sorted(layers, key=lambda layer: layer[2] == "labels")
 
 
 def _read_dataset(path: str, dataset: str, *, is_only: bool) -> list[LayerData]:
@@ -70,14 +71,21 @@ def _read_dataset(path: str, dataset: str, *, is_only: bool) -> list[LayerData]:
         data: Any = read_labels(source) if small else lazy(volume.data)
         return [(data, {"name": name, **_place(volume)}, "labels")]
     data = lazy(volume.data)
-    origin = {"source": source, "token": data.name}
-    return [
-        (
-            data,
-            {"name": name, "metadata": {METADATA_KEY: origin}, **_place(volume)},
-            "image",
-        )
-    ]
+    options = {
+        "name": name,
+        "metadata": {METADATA_KEY: {"source": source, "token": data.name}},
+        "contrast_limits": _contrast(volume),
+        **_place(volume),
+    }
+    return [(data, options, "image")]
+
+
+def _contrast(volume: Volume) -> tuple[float, float]:
+    """Return limits that nearly all values of the middle slice lie between."""
+    z = volume.shape_ZYX[0] // 2
+    plane = volume.read((slice(z, z + 1), slice(None), slice(None)))
+    low, high = np.nanquantile(plane.astype(np.float32), (0.001, 0.999))
+    return (float(low), float(high)) if low < high else (0.0, 1.0)
 
 
 def _maps_layers(path: str, source: str, volume: Volume) -> list[LayerData]:
