@@ -15,7 +15,12 @@ from typing import Any
 from napari_volseg.config import Config, apply_overrides, build_config
 from napari_volseg.fingerprint import Fingerprint
 from napari_volseg.geometry import Size
-from napari_volseg.networks import plan_pyramid
+from napari_volseg.networks import (
+    level_widths,
+    nearest_patch,
+    plan_pyramid,
+    suited_filters,
+)
 
 __all__ = ["Choice", "Machine", "choose_settings", "training_cost"]
 
@@ -101,7 +106,7 @@ def training_cost(config: Config, voxel_size: Sequence[float]) -> float:
 
     The backward pass costs twice the forward pass.
     """
-    filters, patch_size = config.model.filters, config.data.patch_size
+    filters, patch_size = level_widths(config.model), config.data.patch_size
     pyramid = plan_pyramid(config.model, voxel_size, patch_size)
     voxels = float(prod(patch_size))
     total: float = 0.0
@@ -132,7 +137,7 @@ def _choose_size(
         if "model.filters" not in config.automatic.kept:
             tree["model"]["filters"] = filters
             tree["model"]["down_factors"] = tree["model"]["kernel_sizes"] = None
-        trial = build_config(tree)
+        trial = _suited(build_config(tree), fingerprint.voxel_size)
         cost = training_cost(trial, fingerprint.voxel_size)
         size = _Size(
             trial.data.patch_size,
@@ -143,6 +148,17 @@ def _choose_size(
         if size.n_patches >= _PATCHES and activations < 0.7 * machine.memory_bytes:
             break
     return size
+
+
+def _suited(config: Config, voxel_size: Sequence[float]) -> Config:
+    """Return the configuration with derived filters and patch its network can have."""
+    model, data, kept = config.model, config.data, config.automatic.kept
+    if "model.filters" not in kept:
+        model = model.model_copy(update={"filters": suited_filters(model)})
+    if "data.patch_size" not in kept:
+        patch_size = nearest_patch(model, voxel_size, data.patch_size)
+        data = data.model_copy(update={"patch_size": patch_size})
+    return config.model_copy(update={"model": model, "data": data})
 
 
 def _batch(config: Config) -> int:

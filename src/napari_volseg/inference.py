@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from napari_volseg.events import Event, Finished, Notice, Progress, Started
 from napari_volseg.geometry import Size
 from napari_volseg.instances import segment
 from napari_volseg.io import create_zarr, writing
-from napari_volseg.networks import N_MAPS, required_multiple
+from napari_volseg.networks import N_MAPS, fit_window
 from napari_volseg.review import instance_table, write_table
 from napari_volseg.volume import Volume, intensity_range
 from napari_volseg.windows import WindowPlan, plan_windows, predict_slabs
@@ -114,9 +114,7 @@ def predict(
 
 def _window(model: Model, inference: InferenceConfig) -> Size:
     wanted = inference.window_size or model.patch_size
-    multiple = required_multiple(model.config.model, model.pyramid)
-    z, y, x = (ceil(n / m) * m for n, m in zip(wanted, multiple, strict=True))
-    return z, y, x
+    return fit_window(model.config.model, model.pyramid, wanted)
 
 
 def _check_fit(

@@ -19,7 +19,7 @@ from napari_volseg.devices import Compute, available_memory, choose_compute, cho
 from napari_volseg.errors import DataError
 from napari_volseg.fingerprint import Fingerprint, take_fingerprint
 from napari_volseg.geometry import Box, Size
-from napari_volseg.networks import Pyramid, check_model, fit_patch
+from napari_volseg.networks import Pyramid, check_model, fit_patch, level_widths
 from napari_volseg.runs import TrainingPair
 from napari_volseg.sampling import CachePlan, plan_cache
 from napari_volseg.speed import measure_speed
@@ -397,7 +397,8 @@ def _estimate_memory(config: Config, patch_size: Size, compute: Compute) -> int:
     """
     width = 2 if compute.precision != "32" else 4
     voxels = prod(patch_size) * config.system.training.patches_per_batch
-    features = sum(f / 4**level for level, f in enumerate(config.model.filters))
+    widths = level_widths(config.model)
+    features = sum(f / 4**level for level, f in enumerate(widths))
     activations = 12 * features * voxels * width
-    parameters = sum(16 * 27 * 8 * f * f for f in config.model.filters)
+    parameters = sum(16 * 27 * 8 * f * f for f in widths)
     return int(activations + parameters)

@@ -21,7 +21,7 @@ from napari_volseg.instances import fit_thresholds, segment
 from napari_volseg.losses import build_loss
 from napari_volseg.map_metrics import map_metrics
 from napari_volseg.metrics import evaluate
-from napari_volseg.networks import required_multiple
+from napari_volseg.networks import fit_window
 from napari_volseg.planning import TrainPlan
 from napari_volseg.runs import TrainingPair
 from napari_volseg.targets import Targets, make_targets, surface_of
@@ -181,10 +181,10 @@ def predict_region(
     shape = volume.image.shape_ZYX
     context = [n // _CONTEXT for n in plan.patch_size]
     outer = box.grow(context, shape)
-    multiple = required_multiple(plan.config.model, plan.pyramid)
+    window = fit_window(plan.config.model, plan.pyramid, outer.shape)
     z, y, x = (
-        min(-(-n // m) * m, _LARGEST_WINDOW * p)
-        for n, m, p in zip(outer.shape, multiple, plan.patch_size, strict=True)
+        min(n, _LARGEST_WINDOW * p)
+        for n, p in zip(window, plan.patch_size, strict=True)
     )
     inner = Box(
         tuple(s.start for s in box.within(outer)),

@@ -1,4 +1,5 @@
 from itertools import product
+from math import prod
 
 import pytest
 import torch
@@ -6,7 +7,14 @@ from network_cases import NETWORKS, make_model
 
 from napari_volseg.config import ModelConfig, load_config, preset_names
 from napari_volseg.errors import DataError
-from napari_volseg.networks import build_network, check_model, fit_patch
+from napari_volseg.networks import (
+    Pyramid,
+    build_network,
+    check_model,
+    fit_patch,
+    fit_window,
+    level_widths,
+)
 
 LARGE = (400, 400, 400)
 
@@ -61,7 +69,7 @@ LARGE = (400, 400, 400)
         ),
         (
             {"architecture": "monai_basic_unetplusplus", "filters": (4, 8, 8)},
-            r"5 levels: set model.filters to \[4, 8, 8, 16, 32\]",
+            r"5 levels of at least 2: set model.filters to \[4, 8, 8, 16, 32\]",
             {"filters": (4, 8, 8, 16, 32)},
         ),
         (
@@ -160,6 +168,23 @@ def test_a_patch_is_cut_to_the_volume_and_padded_to_the_network():
     assert patch == (10, 32, 32)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_predicts_the_smallest_window(name, build):
+    model = make_model(name)
+    network, pyramid = build(model, (16, 32, 32), (20.0, 10.0, 10.0))
+    window = fit_window(model, pyramid, (1, 1, 1))
+    assert prod(window) <= 2 * prod(pyramid.multiple)
+    with torch.no_grad():
+        assert network.eval()(torch.rand(1, 1, *window))[0].shape[2:] == window
+
+
+def test_a_window_is_not_made_larger_than_needed():
+    model = ModelConfig(filters=(4, 8, 16))
+    pyramid = Pyramid(((1, 2, 2), (2, 2, 2)), ((1, 3, 3),) * 3)
+    assert fit_window(model, pyramid, (5, 9, 12)) == (6, 12, 12)
+    assert fit_window(model, pyramid, (1, 2, 3)) == (2, 4, 4)
+
+
 def test_a_patch_that_vanishes_at_the_deepest_level_is_refused():
     model = ModelConfig(
         filters=(4, 8, 8), down_factors=((4, 4, 4),) * 2, rsunet_norm="instance"
@@ -197,3 +222,11 @@ def test_rsunet_iso_halves_all_axes():
 def test_networks_that_are_not_built_name_the_nearest(name):
     with pytest.raises(DataError, match=f"{name} is not built here: take m"):
         load_config("quick", [f"model.architecture={name}"])
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if "-" not in n])
+def test_a_network_has_a_width_for_each_of_its_levels(name):
+    model = make_model(name)
+    widths = level_widths(model)
+    assert len(widths) == model.depth
+    assert min(widths) > 0

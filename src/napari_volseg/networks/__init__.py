@@ -5,9 +5,12 @@ from napari_volseg.networks.pyramid import Pyramid, plan_pyramid
 from napari_volseg.networks.requirements import (
     check_model,
     fit_patch,
+    fit_window,
+    nearest_patch,
     required_multiple,
 )
 from napari_volseg.networks.rsunet import RSUNet
+from napari_volseg.networks.widths import level_widths, suited_filters
 
 __all__ = [
     "N_MAPS",
@@ -16,6 +19,10 @@ __all__ = [
     "build_network",
     "check_model",
     "fit_patch",
+    "fit_window",
+    "level_widths",
+    "nearest_patch",
     "plan_pyramid",
     "required_multiple",
+    "suited_filters",
 ]

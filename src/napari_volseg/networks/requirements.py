@@ -13,22 +13,20 @@ from napari_volseg.config import ModelConfig
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Size
 from napari_volseg.networks.pyramid import Pyramid, plan_pyramid
+from napari_volseg.networks.widths import suited_filters
 
-__all__ = ["check_model", "fit_patch", "required_multiple"]
+__all__ = [
+    "check_model",
+    "fit_patch",
+    "fit_window",
+    "nearest_patch",
+    "required_multiple",
+]
 
 _COARSER_OUTPUTS = ("rsunet", "mednext", "monai_dynunet", "monai_basic_unetplusplus")
 _CHECKPOINTING = ("rsunet", "monai_swin_unetr")
 _KERNEL_OF_EACH_LEVEL = ("rsunet", "monai_dynunet")
-_DOUBLING = ("monai_segresnet", "monai_swin_unetr", "monai_unetr")
 _NORM_OVER_BATCH = ("monai_unet", "monai_attention_unet")
-_FEWEST_LEVELS = {
-    "monai_unet": 2,
-    "monai_attention_unet": 2,
-    "monai_segresnet": 2,
-    "monai_dynunet": 3,
-}
-_SWIN_STEP = 12
-"""SwinUNETR splits its feature maps among 3 heads, of even width."""
 _RSUNET_ONLY = ("rsunet_skip", "rsunet_attention", "rsunet_dropout", "rsunet_blocks")
 
 
@@ -41,8 +39,8 @@ def check_model(model: ModelConfig) -> None:
         Naming the setting and the nearest value that works.
     """
     _check_options(model)
-    _check_depth(model)
-    _check_widths(model)
+    _check_filters(model)
+    _check_heads(model)
 
 
 def fit_patch(
@@ -84,10 +82,27 @@ def fit_patch(
             f"data.patch_size {list(patch_size)} does not divide by "
             f"{list(pyramid.multiple)}, as the {model.depth} levels of "
             f"{model.architecture} need: set it to "
-            f"{list(_round_up(patch_size, pyramid.multiple))}"
+            f"{list(nearest_patch(model, voxel_size, patch_size))}"
         )
     _check_bottom(model, pyramid, fitted, batch_size)
     return fitted, pyramid
+
+
+def nearest_patch(
+    model: ModelConfig, voxel_size: Sequence[float], patch_size: Size
+) -> Size:
+    """Return the patch, each edge lengthened to what the network can take."""
+    pyramid = plan_pyramid(model, voxel_size, patch_size)
+    return _round_up(patch_size, pyramid.multiple)
+
+
+def fit_window(model: ModelConfig, pyramid: Pyramid, wanted: Sequence[int]) -> Size:
+    """Return the smallest window not below `wanted` that the network can predict."""
+    z, y, x = _round_up(wanted, pyramid.multiple)
+    if not _sees_batch(model) and (z, y, x) == pyramid.multiple:
+        # One voxel at the deepest level has no variance to normalise by.
+        return z, y, 2 * x
+    return z, y, x
 
 
 def required_multiple(model: ModelConfig, pyramid: Pyramid) -> Size:
@@ -118,15 +133,19 @@ def _check_bottom(
     """Refuse a patch that leaves nothing to normalise at the deepest level."""
     multiple = pyramid.multiple
     bottom = prod(n // m for n, m in zip(patch_size, multiple, strict=True))
-    over_batch = model.architecture in _NORM_OVER_BATCH or (
-        model.architecture == "rsunet" and model.rsunet_norm == "batch"
-    )
-    if bottom * (batch_size if over_batch else 1) < 2:
+    if bottom * (batch_size if _sees_batch(model) else 1) < 2:
         raise DataError(
             f"patches of {_by(patch_size)} voxels shrink to a single voxel at the "
             "deepest level: use fewer model.filters or smaller model.down_factors, or "
             f"set data.patch_size to at least {[2 * m for m in multiple]}"
         )
+
+
+def _sees_batch(model: ModelConfig) -> bool:
+    """Return whether feature maps are normalised over the whole batch."""
+    if model.architecture == "rsunet":
+        return model.rsunet_norm == "batch"
+    return model.architecture in _NORM_OVER_BATCH
 
 
 def _check_options(model: ModelConfig) -> None:
@@ -152,48 +171,27 @@ def _check_options(model: ModelConfig) -> None:
             )
 
 
-def _check_depth(model: ModelConfig) -> None:
-    name, n = model.architecture, len(model.filters)
-    fewest = _FEWEST_LEVELS.get(name, 1)
-    if name == "rsunet" and model.deep_supervision:
-        fewest = 3
-    if n < fewest:
-        asks = f"{name} with deep supervision" if name == "rsunet" else name
-        raise DataError(
-            f"{asks} needs at least {fewest} levels: set model.filters to "
-            f"{_with_length(model.filters, fewest)}"
-        )
-    if name == "monai_basic_unetplusplus" and n != model.depth:
-        raise DataError(
-            f"{name} has {model.depth} levels: set model.filters to "
-            f"{_with_length(model.filters, model.depth)}"
-        )
+def _check_filters(model: ModelConfig) -> None:
+    name, wanted = model.architecture, suited_filters(model)
+    if model.filters == wanted:
+        return
+    reason = {
+        "rsunet": "rsunet with deep supervision needs at least 3 levels",
+        "monai_basic_unetplusplus": f"{name} has {model.depth} levels of at least 2",
+        "monai_segresnet": f"{name} doubles its feature maps at each level",
+        "monai_swin_unetr": f"{name} doubles its feature maps, from a multiple of 12",
+        "monai_unetr": f"{name} doubles its feature maps at each level",
+    }.get(name, f"{name} needs at least {len(wanted)} levels")
+    raise DataError(f"{reason}: set model.filters to {list(wanted)}")
 
 
-def _check_widths(model: ModelConfig) -> None:
-    name, filters = model.architecture, model.filters
-    if name in _DOUBLING:
-        first = filters[0]
-        if name == "monai_swin_unetr":
-            first = max(1, round(first / _SWIN_STEP)) * _SWIN_STEP
-        wanted = [first * 2**level for level in range(len(filters))]
-        if list(filters) != wanted:
-            step = f", from a multiple of {_SWIN_STEP}" if "swin" in name else ""
-            raise DataError(
-                f"{name} doubles its feature maps at each level{step}: set "
-                f"model.filters to {wanted}"
-            )
-    if name == "monai_unetr" and model.unetr_hidden_size % model.unetr_num_heads:
-        heads = model.unetr_num_heads
-        nearest = max(1, round(model.unetr_hidden_size / heads)) * heads
+def _check_heads(model: ModelConfig) -> None:
+    width, heads = model.unetr_hidden_size, model.unetr_num_heads
+    if model.architecture == "monai_unetr" and width % heads:
         raise DataError(
-            f"model.unetr_hidden_size {model.unetr_hidden_size} is not a multiple of "
-            f"model.unetr_num_heads {heads}: set it to {nearest}"
-        )
-    if name == "monai_basic_unetplusplus" and min(filters) < 2:
-        raise DataError(
-            f"{name} halves its feature maps on the way up: set model.filters to "
-            f"{[max(2, f) for f in filters]}"
+            f"model.unetr_hidden_size {width} is not a multiple of "
+            f"model.unetr_num_heads {heads}: set it to "
+            f"{max(1, round(width / heads)) * heads}"
         )
 
 
@@ -208,12 +206,6 @@ def _check_strides(pyramid: Pyramid) -> None:
             "monai_dynunet cannot shrink an axis by more than its kernel plus one: "
             f"set model.down_factors to {possible}, or larger model.kernel_sizes"
         )
-
-
-def _with_length(filters: Sequence[int], n: int) -> list[int]:
-    """Cut filters to n levels, or double the last until there are n."""
-    longer = [filters[-1] * 2 ** (i + 1) for i in range(n - len(filters))]
-    return [*filters[:n], *longer]
 
 
 def _round_up(size: Sequence[int], multiple: Sequence[int]) -> Size:
