@@ -1,6 +1,7 @@
 """Train, predict and score on real volumes, with one preset a kind of data.
 
 Usage: python benchmarks/real_data.py DATA_FOLDER [--only NAME] [--minutes N]
+       [--preset NAME] [section.key=value …]
 
 The volumes are HDF5 files with the datasets `raw` and `labels`; see README.md here.
 Prints JSON, and writes run folders, predictions and pictures under --output.
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ TASKS = {
         test=("root_membrane_cells.h5", "[:,:,140:200]"),
         min_size=100,
     ),
+    "neurons": Task(
+        preset="neurons",
+        train=(("flyem_fib25_neurons.h5", "[0:100,:,:]"),),
+        test=("flyem_fib25_neurons.h5", "[105:150,:,:]"),
+        min_size=100,
+    ),
+    "noisy-nuclei": Task(
+        preset="nuclei",
+        train=(("gonuclear_1135.h5", "[0:65,:,:]"),),
+        test=("gonuclear_1135.h5", "[70:100,:,:]"),
+        min_size=100,
+    ),
 }
 
 
@@ -72,11 +85,19 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", choices=TASKS)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--preset", help="in place of the preset of the kind of data")
     parser.add_argument("--output", type=Path, default=Path("demo-output/real-data"))
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     args = parser.parse_intermixed_args()
     results = {
-        name: run_task(name, task, args.data, args.output, args.minutes, args.settings)
+        name: run_task(
+            name,
+            replace(task, preset=args.preset or task.preset),
+            args.data,
+            args.output,
+            args.minutes,
+            args.settings,
+        )
         for name, task in TASKS.items()
         if args.only in (None, name)
     }
