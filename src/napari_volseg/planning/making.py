@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from napari_volseg.automatic import Choice, Machine, choose_settings
 from napari_volseg.config import Config
 from napari_volseg.devices import Compute, available_memory, choose_compute, choose_gpus
 from napari_volseg.errors import DataError
 from napari_volseg.fingerprint import Fingerprint, take_fingerprint
-from napari_volseg.geometry import Box, Size
+from napari_volseg.geometry import Size
 from napari_volseg.networks import Pyramid, check_model, fit_patch, level_widths
+from napari_volseg.planning.annotation import (
+    annotated_share,
+    count_instances,
+    is_on_single_slices,
+)
+from napari_volseg.planning.plan import HeldOut, TrainPlan
 from napari_volseg.runs import TrainingPair
-from napari_volseg.sampling import CachePlan, plan_cache
+from napari_volseg.sampling import plan_cache
 from napari_volseg.speed import measure_speed
 from napari_volseg.splitting import (
     annotated_box,
@@ -29,123 +31,12 @@ from napari_volseg.splitting import (
     guard_gap,
     hold_out_fold,
 )
-from napari_volseg.volume import LabelledVolume, VoxelSize
+from napari_volseg.volume import LabelledVolume
 
-__all__ = [
-    "AUTO_BATCH",
-    "HeldOut",
-    "TrainPlan",
-    "plan_from_json",
-    "plan_training",
-    "with_batch",
-]
+__all__ = ["AUTO_BATCH", "plan_training", "with_batch"]
 
 AUTO_BATCH = {"cpu": 4, "cuda": 16, "mps": 4}
 """Patches of one step of a process when the batch size is ``auto``."""
-
-_SLAB = 32
-"""Slices that are looked at at once."""
-_FEW_SLICES = 0.5
-"""Annotation on less than this share of its own depth counts as single slices."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """A part of the annotation to validate on."""
-
-    pair: int
-    """Index of the training or validation pair."""
-    box: Box
-
-
-@dataclass(frozen=True, slots=True)
-class TrainPlan:
-    """The user's configuration, resolved against the data and the machine."""
-
-    config: Config
-    compute: Compute
-    in_channels: int
-    voxel_size: VoxelSize
-    """Of the first volume; the model is for this voxel size."""
-    patch_size: Size
-    pyramid: Pyramid
-    boundary: Literal["3d", "2d"]
-    distance: Literal["3d", "2d"]
-    steps_per_epoch: int
-    held_out: tuple[HeldOut, ...]
-    guard: Size
-    n_instances: int
-    n_held_out_instances: int
-    """Instances that reach into what is held out."""
-    annotated_share: float
-    """Share of all training voxels that is annotated."""
-    memory_bytes: int
-    """Estimated peak of memory on the device."""
-    cache: CachePlan
-    """Where the training volumes are kept."""
-    notices: tuple[str, ...]
-    """What the user should know before it starts."""
-    gpus: tuple[int, ...] = ()
-    """Index of the GPU of each process; empty without CUDA."""
-    n_ranks: int = 1
-    """Processes that train together."""
-    micro_batches: int = 1
-    """Forward passes of one step, of all processes together."""
-    batch_is_auto: bool = False
-    """Whether the batch is to be made smaller until it fits into memory."""
-    choices: tuple[Choice, ...] = ()
-    """Settings that were derived, each with its reason."""
-    fingerprint: Fingerprint | None = None
-    """What they were derived from."""
-    is_settled: bool = False
-    """Whether what only a trial can tell has been tried; see `settling.settle`."""
-
-    def to_json(self) -> str:
-        """Return the whole plan, for another process; see `plan_from_json`."""
-        return TypeAdapter(TrainPlan).dump_json(self).decode()
-
-    @property
-    def device_in_words(self) -> str:
-        """Where it trains, for people: ``cpu, float32``, or ``2 × cuda, …``."""
-        several = f"{self.n_ranks} × " if self.n_ranks > 1 else ""
-        return f"{several}{self.compute}"
-
-    @property
-    def patches_per_step(self) -> int:
-        """Patches that one step sees, in all processes together."""
-        return self.micro_batches * self.config.system.training.patches_per_batch
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of all epochs; a time budget may end sooner."""
-        return self.steps_per_epoch * self.config.optimization.max_epochs
-
-    def summary(self) -> dict[str, Any]:
-        """Return the plan without the configuration, as plain JSON values."""
-        fields = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if f.name != "config"
-        }
-        if self.fingerprint is None:
-            del fields["choices"], fields["fingerprint"]
-        else:
-            fields["choices"] = [dataclasses.asdict(c) for c in self.choices]
-            fields["fingerprint"] = self.fingerprint.summary()
-        fields["compute"] = dataclasses.asdict(self.compute)
-        fields["cache"] = dataclasses.asdict(self.cache)
-        fields["pyramid"] = dataclasses.asdict(self.pyramid)
-        fields["held_out"] = [dataclasses.asdict(h) for h in self.held_out]
-        return {
-            **fields,
-            "total_steps": self.total_steps,
-            "patches_per_step": self.patches_per_step,
-        }
-
-
-def plan_from_json(text: str) -> TrainPlan:
-    """Return the plan that `TrainPlan.to_json` wrote."""
-    return TypeAdapter(TrainPlan).validate_json(text)
 
 
 def plan_training(
@@ -196,7 +87,7 @@ def plan_training(
             f"Patches are {_by(patch_size)} voxels, not {_by(config.data.patch_size)}, "
             "to fit the volumes and the network."
         )
-    sliced = all(_on_single_slices(v) for v in train)
+    sliced = all(is_on_single_slices(v) for v in train)
     flat = voxel_size[0] > 3 * max(voxel_size[1:])
     boundary = config.data.targets.boundary
     distance = config.data.targets.distance
@@ -240,11 +131,11 @@ def plan_training(
         steps_per_epoch=ceil(config.data.iter_num_per_epoch / per_step),
         held_out=held_out,
         guard=guard,
-        n_instances=sum(_count_instances(v) for v in train),
+        n_instances=sum(count_instances(v) for v in train),
         n_held_out_instances=sum(
-            _count_instances(pairs[h.pair].volume, h.box) for h in held_out
+            count_instances(pairs[h.pair].volume, h.box) for h in held_out
         ),
-        annotated_share=_annotated_share(train),
+        annotated_share=annotated_share(train),
         memory_bytes=memory,
         cache=cache,
         notices=tuple(notices),
@@ -332,15 +223,6 @@ def _fit_patch(
     )
 
 
-def _on_single_slices(volume: LabelledVolume) -> bool:
-    annotated = volume.annotated_ZYX
-    if annotated is None or volume.image.shape_ZYX[0] == 1:
-        return volume.image.shape_ZYX[0] == 1
-    slices = np.flatnonzero(annotated.any(axis=(1, 2)))
-    span = int(slices[-1] - slices[0]) + 1
-    return slices.size == 1 or slices.size / span < _FEW_SLICES
-
-
 def _hold_out(config: Config, pairs: Sequence[TrainingPair]) -> tuple[HeldOut, ...]:
     given = [
         HeldOut(i, annotated_box(p.volume))
@@ -363,30 +245,6 @@ def _hold_out(config: Config, pairs: Sequence[TrainingPair]) -> tuple[HeldOut, .
         for i, p in enumerate(pairs)
         for box in choose_validation_boxes(p.volume, data.val_fraction)
     )
-
-
-def _count_instances(volume: LabelledVolume, box: Box | None = None) -> int:
-    """Count the annotated instances of a volume or box, slab by slab."""
-    box = box or Box.whole(volume.image.shape_ZYX)
-    found = np.zeros(0, np.int64)
-    for z in range(box.start[0], box.stop[0], _SLAB):
-        index = (slice(z, min(z + _SLAB, box.stop[0])), *box.slices[1:])
-        labels = volume.labels_ZYX[index]
-        if volume.annotated_ZYX is not None:
-            labels = labels[volume.annotated_ZYX[index]]
-        found = np.union1d(found, np.unique(labels))
-    return int(np.count_nonzero(found))
-
-
-def _annotated_share(volumes: Sequence[LabelledVolume]) -> float:
-    total = sum(v.labels_ZYX.size for v in volumes)
-    known = sum(
-        v.labels_ZYX.size
-        if v.annotated_ZYX is None
-        else int(np.count_nonzero(v.annotated_ZYX))
-        for v in volumes
-    )
-    return known / total
 
 
 def _estimate_memory(config: Config, patch_size: Size, compute: Compute) -> int:
