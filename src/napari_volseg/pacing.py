@@ -17,13 +17,15 @@ class Pace:
     Parameters
     ----------
     checkpoint_seconds
-        Time between two checkpoints; longer where saving takes more than 2 % of it.
+        Time between two checkpoints; longer where all saving so far has taken more
+        than 2 % of all the time.
     """
 
     def __init__(self, checkpoint_seconds: float) -> None:
         self._interval = checkpoint_seconds
-        self._saving = 0.0
+        self._spent = 0.0
         now = time.monotonic()
+        self._began = now
         self._started = now
         self._reported = 0.0
         self._saved = now
@@ -40,7 +42,7 @@ class Pace:
 
     def saved(self, seconds: float) -> None:
         """Take note that saving was tried, and of the time it took."""
-        self._saving = seconds
+        self._spent += seconds
         self._saved = time.monotonic()
 
     def report_due(self) -> bool:
@@ -53,5 +55,6 @@ class Pace:
 
     @property
     def checkpoint_seconds(self) -> float:
-        """Time between two checkpoints as it is now."""
-        return max(self._interval, self._saving * (1 / _SAVING_SHARE - 1))
+        """Time from the last checkpoint to the next, as it is now."""
+        affordable = self._began + self._spent / _SAVING_SHARE
+        return max(self._interval, affordable - self._saved)
