@@ -56,7 +56,8 @@ def test_each_voxel_comes_from_where_the_deformation_says(seed, settings, voxel_
         np.meshgrid(np.arange(depth), np.arange(120), np.arange(120), indexing="ij")
     ).astype(np.float32)
     centre = np.array([depth // 2, 60, 60])
-    found = deformation.sample(source, centre, "bilinear")
+    grid = deformation.grid(centre, source.shape[1:])
+    found = deformation.sample(source, grid, "bilinear")
     axes = (1, 2) if deformation.in_plane else (0, 1, 2)
     for i, axis in enumerate(axes):
         wanted = np.broadcast_to(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,59 +46,70 @@ class Deformation:
 
     def reach(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the lowest and highest source relative to the centre (z, y, x)."""
-        axes = tuple(range(3))
-        low = np.floor(self.offsets_ZYXA.min(axis=axes)).astype(np.int64) - 1
-        high = np.ceil(self.offsets_ZYXA.max(axis=axes)).astype(np.int64) + 2
+        parts = [self.offsets_ZYXA[..., a] for a in range(self.offsets_ZYXA.shape[-1])]
+        low = np.floor([part.min() for part in parts]).astype(np.int64) - 1
+        high = np.ceil([part.max() for part in parts]).astype(np.int64) + 2
         if self.in_plane:
             first = -(self.size[0] // 2)
             low = np.concatenate([[first], low])
             high = np.concatenate([[first + self.size[0]], high])
         return low, high
 
-    def sample(
-        self,
-        array_CZYX: NDArray[Any],
-        centre: NDArray[np.integer[Any]],
-        mode: str,
-        padding: str = "reflection",
-    ) -> NDArray[np.float32]:
-        """Return the deformed patch of an array.
+    def grid(
+        self, centre: NDArray[np.integer[Any]], shape_ZYX: Sequence[int]
+    ) -> Tensor:
+        """Return where voxels come from in a part of the volume, for `sample`.
 
         Parameters
         ----------
-        array_CZYX
-            A part of the volume; of an in-plane deformation, the slices of the
-            patch and no others.
         centre
-            Where the centre lies in it (z, y, x), in voxels.
+            Where the centre lies in the part (z, y, x), in voxels.
+        shape_ZYX
+            Shape of the part; of an in-plane deformation it has the slices of the
+            patch and no others.
+        """
+        n_axes = self.offsets_ZYXA.shape[-1]
+        # From -1 to 1, the last axis first, as torch wants.
+        scale = 2 / np.maximum(1, np.array(shape_ZYX[-n_axes:]) - 1)
+        shift = np.asarray(centre)[-n_axes:] * scale - 1
+        grid = self.offsets_ZYXA * scale.astype(np.float32)
+        grid += shift.astype(np.float32)
+        grid = torch.from_numpy(grid[..., ::-1].copy())
+        return grid if self.in_plane else grid[None]
+
+    def sample(
+        self,
+        array_CZYX: NDArray[Any],
+        grid: Tensor,
+        mode: str,
+        padding: str = "reflection",
+    ) -> NDArray[np.float32]:
+        """Return the deformed patch of a part of the volume.
+
+        Parameters
+        ----------
+        grid
+            From `grid`, for the shape of the array.
         mode, padding
             As for `torch.nn.functional.grid_sample`.
         """
         n_channels, depth, *plane = array_CZYX.shape
         values = torch.from_numpy(array_CZYX.astype(np.float32))
-        lengths = plane if self.in_plane else [depth, *plane]
-        grid = self._grid(np.asarray(centre)[3 - len(lengths) :], lengths)
-        if not self.in_plane:
-            values = values[None]
-        elif len(grid) == 1:
+        each_slice = self.in_plane and len(grid) > 1
+        if each_slice:
+            values = values.transpose(0, 1)
+        elif self.in_plane:
             # All slices and channels turn alike, so one grid serves them.
             values = values.reshape(1, n_channels * depth, *plane)
         else:
-            values = values.transpose(0, 1)
+            values = values[None]
         result = functional.grid_sample(
             values, grid, mode=mode, padding_mode=padding, align_corners=True
         )
-        if self.in_plane and len(grid) > 1:
+        if each_slice:
             result = result.transpose(0, 1)
         patch: NDArray[np.float32] = result.reshape(n_channels, *self.size).numpy()
         return patch
-
-    def _grid(self, centre: NDArray[Any], lengths: list[int]) -> Tensor:
-        """Return the sources from -1 to 1, the last axis first, as torch wants."""
-        spans = np.maximum(1, np.array(lengths) - 1)
-        grid = 2 * (centre + self.offsets_ZYXA) / spans - 1
-        grid = torch.from_numpy(grid[..., ::-1].astype(np.float32))
-        return grid if self.in_plane else grid[None]
 
 
 def is_square_in_plane(voxel_size: VoxelSize) -> bool:
@@ -138,10 +149,10 @@ def draw_deformation(
             z = np.broadcast_to(z[:, None, None, None], (*size, 1))
             offsets = np.concatenate([z, np.broadcast_to(offsets, (*size, 2))], axis=-1)
         offsets = offsets + bend
-    return Deformation(size, offsets.astype(np.float32))
+    return Deformation(size, offsets)
 
 
-def _turned(size: Size, angle: float, zoom: float) -> NDArray[np.float64]:
+def _turned(size: Size, angle: float, zoom: float) -> NDArray[np.float32]:
     """Return where the voxels of a turned slice come from, shape (1, Y, X, 2)."""
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
     # The centre of a patch is the voxel n // 2 when nothing turns it.
@@ -150,7 +161,8 @@ def _turned(size: Size, angle: float, zoom: float) -> NDArray[np.float64]:
         *(np.arange(n) - ((n - 1) / 2 if turned else n // 2) for n in size[1:]),
         indexing="ij",
     )
-    return np.stack([cos * y - sin * x, sin * y + cos * x], axis=-1)[np.newaxis]
+    offsets = np.stack([cos * y - sin * x, sin * y + cos * x], axis=-1)
+    return offsets[np.newaxis].astype(np.float32)
 
 
 def _bend(size: Size, voxel_size: VoxelSize, rng: Generator) -> NDArray[np.float32]:

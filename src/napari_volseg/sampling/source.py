@@ -134,13 +134,13 @@ class PatchSource:
         with self.stage("read"):
             image, targets, valid = volume.read(start.tolist(), stop.tolist())
         with self.stage("crop"):
-            at = centre - start
-            known = deformation.sample(valid, at, "nearest", "zeros") > 0.5
+            grid = deformation.grid(centre - start, valid.shape[1:])
+            known = deformation.sample(valid, grid, "nearest", "zeros") > 0.5
             image = normalise(image, volume.range_C2)
-            crisp = deformation.sample(targets[:2], at, "nearest")
-            smooth = deformation.sample(targets[2:], at, "bilinear")
+            crisp = deformation.sample(targets[:2], grid, "nearest")
+            smooth = deformation.sample(targets[2:], grid, "bilinear")
             return Patch(
-                deformation.sample(image, at, "bilinear"),
+                deformation.sample(image, grid, "bilinear"),
                 np.rint(np.concatenate([crisp, smooth])).astype(np.uint8),
                 known,
             )
