@@ -222,7 +222,7 @@ def test_the_users_arrays_are_left_alone(run, pairs):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["model.deep_supervision=true"],
+        ["model.deep_supervision=true", "model.filters=[4,8,8]"],
         ["model.architecture=monai_unet"],
         ["optimization.precision=bf16-mixed"],
         ["data.pad_size=[2,4,4]", "system.training.num_workers=2"],

@@ -49,21 +49,21 @@ def load_features(path: str | Path) -> Features:
             f"{setting}: there is no file {path}; choose the model.safetensors of an "
             "earlier run, or take the loss term 'perceptual' out"
         )
-    network = load_model(path).network
-    if not isinstance(network, RSUNet):
+    model = load_model(path)
+    if not isinstance(model.network, RSUNet):
         raise DataError(
             f"{setting}: the network of {path} is not RSUNet; choose a model with "
             "model.architecture=rsunet"
         )
-    return Features(network)
+    return Features(model.network, model.in_channels)
 
 
 class Features:
     """The encoder of a network; not a module, so that it is neither saved nor moved."""
 
-    def __init__(self, network: RSUNet) -> None:
+    def __init__(self, network: RSUNet, in_channels: int) -> None:
         self._network = network.eval().requires_grad_(False)
-        self._in_channels = next(network.parameters()).shape[1]
+        self._in_channels = in_channels
         self._device = torch.device("cpu")
 
     def __call__(self, map_B1ZYX: Tensor) -> list[Tensor]:
