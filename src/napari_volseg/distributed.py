@@ -34,7 +34,9 @@ Phase = Literal["preparing", "waiting", "stepping", "busy"]
 _BUCKET_BYTES = 64 * 2**20
 """Gradients are added up in pieces of about this size, copied for that."""
 _PATIENCE = timedelta(days=7)
-"""Longest wait for another rank. A supervisor ends hung ranks long before."""
+"""Longest wait for another rank where a supervisor ends hung ones long before."""
+_CLUSTER_PATIENCE = timedelta(hours=1)
+"""The same where none does: longer than the first rank takes to validate."""
 
 
 class PeerLostError(RuntimeError):
@@ -154,12 +156,12 @@ ALONE = Group()
 def join_by_file(rank: int, size: int, path: Path, device: str) -> Group:
     """Meet the other ranks of this machine through a file that is theirs alone."""
     store = dist.FileStore(str(path), size)  # type: ignore[attr-defined]
-    return _join(rank, size, device, store=store)
+    return _join(rank, size, device, _PATIENCE, store=store)
 
 
 def join_by_address(device: str) -> Group:
     """Meet the ranks of a cluster as RANK, WORLD_SIZE and MASTER_ADDR say."""
-    return _join(None, None, device, init_method="env://")
+    return _join(-1, -1, device, _CLUSTER_PATIENCE, init_method="env://")
 
 
 def synchronise_norms(network: nn.Module, group: Group) -> nn.Module:
@@ -176,13 +178,14 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _join(rank: int | None, size: int | None, device: str, **where: Any) -> Group:
-    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+def _join(
+    rank: int, size: int, device: str, patience: timedelta, **where: Any
+) -> Group:
     dist.init_process_group(
-        backend,
-        rank=rank if rank is not None else -1,
-        world_size=size if size is not None else -1,
-        timeout=_PATIENCE,
+        "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
+        rank=rank,
+        world_size=size,
+        timeout=patience,
         **where,
     )
     return Group(dist.get_rank(), dist.get_world_size())

@@ -24,6 +24,7 @@ from napari_volseg.events import Event, Finished, Notice
 from napari_volseg.failures import explain
 from napari_volseg.io import write_json
 from napari_volseg.joblog import LogKeeper, logging_to, sweep
+from napari_volseg.ranks import lead_cluster, place_in_cluster, supervise
 from napari_volseg.runs import (
     Control,
     ControlReader,
@@ -186,7 +187,9 @@ def _train(
 
     before = _old_plan(folder)
     resume = resume and has_checkpoint(folder)
-    plan = settle(plan_training(config, pairs, folder))
+    place = place_in_cluster()
+    n_ranks = place.size if place else None
+    plan = settle(plan_training(config, pairs, folder, n_ranks=n_ranks))
     if config.automatic.enabled:
         # From now on the run is what was chosen, also when it is resumed.
         config = plan.config
@@ -196,9 +199,11 @@ def _train(
     why = {key: before[key] for key in ("choices", "fingerprint") if key in before}
     summary = {**plan.summary(), "batch_asked": batch_asked(config)}
     write_json(folder / "plan.json", why | summary)
+    if place is not None:
+        return lead_cluster(
+            place, plan, pairs, folder, resume=resume, read_control=read_control
+        )
     if plan.n_ranks > 1:
-        from napari_volseg.ranks import supervise
-
         return supervise(
             folder,
             {"plan": plan.to_json(), "resume": resume},

@@ -19,6 +19,7 @@ from napari_volseg.cli.options import (
 from napari_volseg.cli.settings import load_settings
 from napari_volseg.config import Config, preset_names
 from napari_volseg.errors import DataError
+from napari_volseg.ranks import assist_in_cluster, place_in_cluster
 from napari_volseg.runs import (
     TrainingPair,
     amend_run,
@@ -87,6 +88,9 @@ def add_commands(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and say where the model is."""
+    place = place_in_cluster()
+    if place is not None and place.rank > 0:
+        return 0 if args.mode == "test" else assist_in_cluster(place)
     args.target = find_target(args)
     if args.mode == "test":
         return _test(args)
