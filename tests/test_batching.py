@@ -16,14 +16,22 @@ from napari_volseg.settling import settle
 GB = 10**9
 
 
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch, tmp_path):
+    """Keep what is remembered of this machine out of the tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def make_plan(tiny_config, make_cells):
-    def make(*overrides):
+    def make(*overrides, shape=(12, 40, 40)):
         tree = apply_overrides(
             tiny_config.model_dump(mode="json"),
             ["system.training.batch_size=auto", *overrides],
         )
-        return plan_training(build_config(tree), [TrainingPair(make_cells(), None)])
+        return plan_training(
+            build_config(tree), [TrainingPair(make_cells(shape), None)]
+        )
 
     return make
 
@@ -114,11 +122,12 @@ def test_a_trial_that_fails_otherwise_names_the_way_round(make_plan, process):
 
 def test_the_trial_measures_what_a_step_takes(make_plan):
     """At least the first level's features of a patch, kept for the backward pass."""
-    plan = make_plan("data.patch_size=[8,40,40]", "model.filters=[32,64]")
-    measured = try_steps(plan)
-    features = 32 * 8 * 40 * 40 * 4
+    size = (16, 96, 96)
+    settings = [f"data.patch_size={list(size)}", "model.filters=[16,32]"]
+    measured = try_steps(make_plan(*settings, shape=size))
+    features = 16 * 16 * 96 * 96 * 4
     assert measured["one"] > features
-    assert measured["two"] > measured["one"]
+    assert measured["two"] > measured["one"] + features
 
 
 def test_the_trial_answers_in_this_process_too(make_plan, monkeypatch):
@@ -133,3 +142,12 @@ def test_settling_tries_once(make_plan, machine, monkeypatch):
     assert any("fit into memory" in notice for notice in plan.notices)
     monkeypatch.setattr(batching, "try_steps", lambda plan: pytest.fail("tried again"))
     assert settle(plan) == plan
+
+
+def test_a_trial_is_not_repeated(make_plan, process, monkeypatch):
+    process(0, b'{"one": 1, "two": 2}')
+    first = try_steps(make_plan())
+    process(1, stderr=b"never asked")
+    assert try_steps(make_plan()) == first
+    with pytest.raises(JobError):
+        try_steps(make_plan("model.filters=[4,16]"))

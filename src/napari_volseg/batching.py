@@ -7,24 +7,26 @@ the machine is measured with one patch and with two, and never filled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
 import torch
 
-from napari_volseg.devices import available_memory, use_gpu
+from napari_volseg.devices import available_memory, processor_features, use_gpu
 from napari_volseg.errors import DataError
 from napari_volseg.failures import JobError
 from napari_volseg.learner import Learner
 from napari_volseg.networks import N_MAPS
 from napari_volseg.planning import TrainPlan, plan_from_json, with_batch
+from napari_volseg.probing import read_known, write_known
 from napari_volseg.sampling import Batch
 
 __all__ = ["fit_batch", "run_trial", "try_steps"]
@@ -75,9 +77,39 @@ def fit_batch(plan: TrainPlan) -> tuple[TrainPlan, str | None]:
 def try_steps(plan: TrainPlan) -> dict[str, float]:
     """Do trial steps in a throw-away process and return what it measured.
 
+    Asked again for the same network, patch and machine, it remembers.
+
     ``parts``: how often a GPU had to divide the batch; or ``one`` and ``two``: bytes
     that a step of as many patches took of the machine's memory.
     """
+    known, key = read_known(), _key(plan)
+    if key not in known:
+        known[key] = _measure(plan)
+        write_known(known)
+    measured: dict[str, float] = known[key]
+    return measured
+
+
+def _key(plan: TrainPlan) -> str:
+    config = plan.config
+    tried = [
+        "batch",
+        config.model.model_dump(mode="json"),
+        config.optimization.model_dump(mode="json"),
+        config.system.training.batch_size,
+        plan.in_channels,
+        plan.pyramid,
+        plan.patch_size,
+        plan.compute,
+        plan.gpus,
+        torch.__version__,
+        processor_features(),
+    ]
+    text = json.dumps(tried, default=asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _measure(plan: TrainPlan) -> dict[str, float]:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "napari_volseg", "try-batch"],
         input=plan.to_json().encode(),
@@ -107,7 +139,9 @@ def run_trial(text: str) -> dict[str, float]:
     measured = {}
     with _Peak() as peak:
         learner = _learner(plan)
+        learner.learn([_random_batch(plan, 1)])  # loads what is loaded but once
         for name, size in (("one", 1), ("two", 2)):
+            peak.forget()
             learner.learn([_random_batch(plan, size)])
             measured[name] = float(peak.bytes)
     return measured
@@ -174,6 +208,10 @@ class _Peak:
     def __exit__(self, *error: object) -> None:
         self._over.set()
         self._thread.join()
+
+    def forget(self) -> None:
+        """Look for the peak of what comes from now on."""
+        self.bytes = 0
 
     def _look(self) -> None:
         while not self._over.wait(_LOOK_SECONDS):

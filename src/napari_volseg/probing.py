@@ -26,7 +26,7 @@ from napari_volseg.losses import build_loss
 from napari_volseg.networks import N_MAPS, Pyramid, build_network
 from napari_volseg.planning import TrainPlan
 
-__all__ = ["run_probe", "trusted_compute"]
+__all__ = ["read_known", "run_probe", "trusted_compute", "write_known"]
 
 _SECONDS = 300
 
@@ -88,7 +88,7 @@ def _survives(plan: TrainPlan, compute: Compute) -> bool:
     spec = _describe(plan, compute)
     machine = [torch.__version__, processor_features()]
     key = hashlib.sha256(json.dumps([spec, machine]).encode()).hexdigest()[:32]
-    known = _read_known()
+    known = read_known()
     if key not in known:
         result = subprocess.run(
             [sys.executable, "-P", "-m", "napari_volseg", "probe"],
@@ -98,8 +98,8 @@ def _survives(plan: TrainPlan, compute: Compute) -> bool:
             check=False,
         )
         known[key] = result.returncode == 0
-        _write_known(known)
-    return known[key]
+        write_known(known)
+    return bool(known[key])
 
 
 def _describe(plan: TrainPlan, compute: Compute) -> dict[str, Any]:
@@ -125,7 +125,8 @@ def _known_path() -> Path:
     return Path(base) / "napari-volseg" / "probes.json"
 
 
-def _read_known() -> dict[str, bool]:
+def read_known() -> dict[str, Any]:
+    """Return what trials on this machine have shown, by what was tried."""
     try:
         known = json.loads(_known_path().read_text())
     except (OSError, ValueError):
@@ -133,7 +134,8 @@ def _read_known() -> dict[str, bool]:
     return known if isinstance(known, dict) else {}
 
 
-def _write_known(known: dict[str, bool]) -> None:
+def write_known(known: dict[str, Any]) -> None:
+    """Keep what trials have shown for the next time."""
     path = _known_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
