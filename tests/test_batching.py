@@ -123,10 +123,10 @@ def test_a_trial_that_fails_otherwise_names_the_way_round(make_plan, process):
 @pytest.mark.slow
 def test_the_trial_measures_what_a_step_takes(make_plan):
     """At least the first level's features of a patch, kept for the backward pass."""
-    size = (8, 96, 96)
+    size = (12, 96, 96)
     settings = [f"data.patch_size={list(size)}", "model.filters=[16,32]"]
     measured = try_steps(make_plan(*settings, shape=size))
-    features = 16 * 8 * 96 * 96 * 4
+    features = 16 * 12 * 96 * 96 * 4
     assert measured["one"] > features
     assert measured["two"] > measured["one"] + features
 
