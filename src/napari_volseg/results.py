@@ -52,6 +52,8 @@ class VolumeScores:
     n_instances: int
     metrics: Mapping[str, float]
     """See `napari_volseg.metrics.evaluate`; empty where there was no truth."""
+    source: str = ""
+    """Where the image is; empty when it was in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ def read_scores(folder: Path) -> TestScores | None:
                 folder=str(v["folder"]),
                 n_instances=int(v["n_instances"]),
                 metrics={str(k): float(x) for k, x in v["metrics"].items()},
+                source=str(v.get("source", "")),
             )
             for v in fields["volumes"]
         )

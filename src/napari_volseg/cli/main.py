@@ -21,6 +21,7 @@ from napari_volseg.cli import (
     sweep,
     testing,
     train,
+    view,
 )
 from napari_volseg.cli.options import SettingsParser
 from napari_volseg.errors import DataError
@@ -40,6 +41,7 @@ _COMMANDS = (
     evaluate,
     check,
     compare,
+    view,
     find_lr,
     sweep,
     show,

@@ -289,6 +289,7 @@ def _score(volume: TestVolume, folder: Path, output: Path) -> VolumeScores:
         folder=folder.relative_to(output).as_posix(),
         n_instances=int(labels_ZYX.max(initial=0)),
         metrics=metrics,
+        source=volume.source or "",
     )
 
 

@@ -16,7 +16,15 @@ from napari_volseg.widgets.actions import register_context_menu
 from napari_volseg.widgets.layers import METADATA_KEY
 from napari_volseg.widgets.outputs import MAPS
 
-__all__ = ["get_reader", "lazy", "read_volumes"]
+__all__ = [
+    "LayerData",
+    "get_reader",
+    "image_layer",
+    "labels_layer",
+    "lazy",
+    "maps_layers",
+    "read_volumes",
+]
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -63,13 +71,26 @@ def read_volumes(path: str | Sequence[str]) -> list[LayerData]:
 def _read_dataset(path: str, dataset: str, *, is_only: bool) -> list[LayerData]:
     source = f"{path}:{dataset}"
     volume = open_volume(source)
-    name = Path(path).stem if is_only else f"{Path(path).stem} {dataset.strip('/')}"
-    if _is_maps(dataset, volume):
-        return _maps_layers(path, source, volume)
-    if _is_labels(dataset, volume):
-        small = volume.data.nbytes <= _IN_MEMORY  # type: ignore[attr-defined]
-        data: Any = read_labels(source) if small else lazy(volume.data)
-        return [(data, {"name": name, **_place(volume)}, "labels")]
+    stem = Path(path).stem
+    name = stem if is_only else f"{stem} {dataset.strip('/')}"
+    # Results of a test name their only dataset as PyTorch Connectomics does.
+    word = stem if dataset.strip("/") == "main" else dataset
+    if _is_maps(word, volume):
+        return maps_layers(source, volume, stem)
+    if _is_labels(word, volume):
+        return [labels_layer(source, volume, name)]
+    return [image_layer(source, volume, name)]
+
+
+def labels_layer(source: str, volume: Volume, name: str) -> LayerData:
+    """Return a labels layer, in memory when it is small enough to paint on."""
+    small = volume.data.nbytes <= _IN_MEMORY  # type: ignore[attr-defined]
+    data: Any = read_labels(source) if small else lazy(volume.data)
+    return data, {"name": name, **_place(volume)}, "labels"
+
+
+def image_layer(source: str, volume: Volume, name: str) -> LayerData:
+    """Return an image layer that knows its source."""
     data = lazy(volume.data)
     options = {
         "name": name,
@@ -77,7 +98,7 @@ def _read_dataset(path: str, dataset: str, *, is_only: bool) -> list[LayerData]:
         "contrast_limits": _contrast(volume),
         **_place(volume),
     }
-    return [(data, options, "image")]
+    return data, options, "image"
 
 
 def _contrast(volume: Volume) -> tuple[float, float]:
@@ -88,13 +109,14 @@ def _contrast(volume: Volume) -> tuple[float, float]:
     return (float(low), float(high)) if low < high else (0.0, 1.0)
 
 
-def _maps_layers(path: str, source: str, volume: Volume) -> list[LayerData]:
+def maps_layers(source: str, volume: Volume, name: str) -> list[LayerData]:
+    """Return a layer for each map of a prediction."""
     maps_CZYX = lazy(volume.data)
     layers: list[LayerData] = []
     for channel, (role, look) in enumerate(MAPS.items()):
-        origin = {"prediction": source, "image": Path(path).stem, "role": role}
+        origin = {"prediction": source, "image": name, "role": role}
         options = {
-            "name": f"{Path(path).stem} · {role}",
+            "name": f"{name} · {role}",
             "metadata": {METADATA_KEY: origin},
             "contrast_limits": (0, 255),
             **look,
@@ -124,7 +146,7 @@ def _is_labels(dataset: str, volume: Volume) -> bool:
 
 def _is_maps(dataset: str, volume: Volume) -> bool:
     name = dataset.rsplit("/", 1)[-1].lower()
-    return name == "maps" and volume.n_channels == len(MAPS)
+    return name in ("maps", "predictions") and volume.n_channels == len(MAPS)
 
 
 def _place(volume: Volume, ndim: int | None = None) -> dict[str, Any]:
