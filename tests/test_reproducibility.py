@@ -168,7 +168,7 @@ def test_the_scale_of_16_bit_losses_goes_on_too(prepared):
     scales = []
     for batch in batches:
         whole.learn(batch)
-        scales.append(whole.scaler.get_scale())
+        scales.append(whole.updater.scaler.get_scale())
     skipped = whole.record.n_skipped
     assert 5 < skipped < 30
     assert scales[0] == 2.0**29
@@ -178,7 +178,7 @@ def test_the_scale_of_16_bit_losses_goes_on_too(prepared):
     second.load(first.state())
     for batch in batches[skipped + 1 :]:
         second.learn(batch)
-    assert second.scaler.state_dict() == whole.scaler.state_dict()
+    assert second.updater.scaler.state_dict() == whole.updater.scaler.state_dict()
     for name, weight in whole.network.state_dict().items():
         assert torch.equal(weight, second.network.state_dict()[name])
 

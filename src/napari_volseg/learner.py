@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from napari_volseg.averaging import WeightAverage
 from napari_volseg.checkpoint import model_metadata
 from napari_volseg.config import InstancesConfig
 from napari_volseg.distributed import ALONE, Group, synchronise_norms
@@ -17,12 +15,12 @@ from napari_volseg.failures import JobError, is_out_of_memory
 from napari_volseg.gradients import add_gradients, add_up_ranks, parts_after
 from napari_volseg.losses import MapLoss, build_loss, load_features
 from napari_volseg.networks import build_network
-from napari_volseg.optimizers import build_optimizer, load_optimizer, set_rates
 from napari_volseg.planning import TrainPlan
 from napari_volseg.record import Record
 from napari_volseg.sampling import Batch
 from napari_volseg.schedules import Schedule
 from napari_volseg.targets import surface_of
+from napari_volseg.updating import Updater
 
 __all__ = ["Learner"]
 
@@ -53,23 +51,15 @@ class Learner:
         if plan.compute.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.loss = _build_loss(plan).to(plan.compute.device)
-        self.optimizer = build_optimizer(
-            nn.ModuleList([self.network, self.loss]), config.optimization
-        )
-        self.average = (
-            WeightAverage(self.network, config.optimization.ema_decay)
-            if config.optimization.ema_decay
-            else None
-        )
-        self.scaler = torch.amp.GradScaler(
+        self.updater = Updater(
+            self.network,
+            self.loss,
+            config.optimization,
             plan.compute.device,
-            enabled=plan.compute.precision == "16",
-            **config.optimization.scaler.model_dump(),
+            plan.compute.precision,
         )
         self.schedule = Schedule(config.optimization, plan.steps_per_epoch)
         self.record = Record()
-        self.grad_norm = 0.0
-        """Norm of the last step's gradient, before it was clipped."""
         self.instances = config.instances
         """Thresholds fitted so far."""
         self.n_loads = 0
@@ -89,7 +79,17 @@ class Learner:
     @property
     def result(self) -> nn.Module:
         """The network to validate, show and save: the averaged one, if there is one."""
-        return self.average.network if self.average else self.network
+        average = self.updater.average
+        return average.network if average else self.network
+
+    @property
+    def grad_norm(self) -> float:
+        """Norm of the last step's gradient, before it was clipped."""
+        return self.updater.grad_norm
+
+    @property
+    def _on_cuda(self) -> bool:
+        return self._plan.compute.device == "cuda"
 
     @property
     def progress(self) -> float:
@@ -146,13 +146,13 @@ class Learner:
         """
         plan = self._plan
         while True:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.updater.optimizer.zero_grad(set_to_none=True)
             losses = None
             try:
                 losses = add_gradients(
                     self.network,
                     self.loss,
-                    self.scaler,
+                    self.updater.scaler,
                     plan.compute,
                     micro_batches,
                     plan.micro_batches,
@@ -169,8 +169,8 @@ class Learner:
             self._use_smaller_batches()
 
     def _use_smaller_batches(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        if self._plan.compute.device == "cuda":
+        self.updater.optimizer.zero_grad(set_to_none=True)
+        if self._on_cuda:
             torch.cuda.empty_cache()
         batch_size = self._plan.config.system.training.patches_per_batch
         parts = parts_after(self.record.parts_per_batch, batch_size)
@@ -187,38 +187,20 @@ class Learner:
         )
 
     def _update(self, loss: float) -> None:
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.network.parameters(),
-            self._plan.config.optimization.gradient_clip_val or inf,
+        schedule, record, progress = self.schedule, self.record, self.progress
+        finite = self.updater.apply(
+            loss,
+            (self.lr, schedule.weight_decay(progress), schedule.momentum(progress)),
+            lambda holds: not self.group.any(not holds),
         )
-        self.grad_norm = float(norm)
-        finite = isfinite(self.grad_norm) and isfinite(loss)
-        if not self.group.any(not finite):
-            set_rates(
-                self.optimizer,
-                self.lr,
-                self.schedule.weight_decay(self.progress),
-                self.schedule.momentum(self.progress),
-            )
-            self.scaler.step(self.optimizer)
-            if self.average:
-                self.average.update(self.network)
-            self.record.skipped_in_row = 0
-        else:
-            self._skip()
-        # After a gradient that was not finite, this lowers the scale.
-        self.scaler.update()
-
-    def _skip(self) -> None:
-        self.record.n_skipped += 1
-        self.record.skipped_in_row += 1
-        _mend_statistics(self.network)
-        # While it looks for its scale, 16-mixed skips steps without being in trouble.
-        is_searching = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
-        if self.record.skipped_in_row >= _MAX_SKIPPED and not is_searching:
+        if finite:
+            record.skipped_in_row = 0
+            return
+        record.n_skipped += 1
+        record.skipped_in_row += 1
+        if record.skipped_in_row >= _MAX_SKIPPED and not self.updater.is_searching:
             raise FloatingPointError(
-                f"the gradient was not finite for {self.record.skipped_in_row} steps"
+                f"the gradient was not finite for {record.skipped_in_row} steps"
             )
 
     def metadata(self) -> dict[str, Any]:
@@ -242,12 +224,11 @@ class Learner:
         """Return what a checkpoint keeps: tensors and plain values."""
         return {
             "network": self.network.state_dict(),
-            "average": self.average.state() if self.average else None,
             "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **self.updater.state(),
             "schedule": self.schedule.state(),
             "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self._on_cuda else None,
             "metadata": self.metadata(),
             "instances": self.instances.model_dump(),
             "record": self.record.state(),
@@ -261,35 +242,20 @@ class Learner:
         DataError
             If the checkpoint is of another kind of optimizer.
         """
-        config = self._plan.config.optimization
         self.n_loads += 1
         self.network.load_state_dict(state["network"])
         self.loss.load_state_dict(state["loss"])
-        if self.average and state.get("average"):
-            self.average.load(state["average"])
-        elif self.average:  # switched on since
-            self.average = WeightAverage(self.network, config.ema_decay)
-        load_optimizer(self.optimizer, state["optimizer"])
-        if state["scaler"]:  # empty when the precision needed none
-            self.scaler.load_state_dict(state["scaler"])
+        self.updater.load(state)
         self.schedule.load(state["schedule"])
         torch.set_rng_state(state["torch_rng"])
+        if self._on_cuda and state.get("cuda_rng") is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"])
         self.instances = InstancesConfig(**state["instances"])
         self.record = Record.from_state(state["record"])
         if self._plan.config.system.training.patches_per_batch % (
             self.record.parts_per_batch
         ):
             self.record.parts_per_batch = 1
-
-
-def _mend_statistics(network: nn.Module) -> None:
-    """Start anew where a bad batch has left its mark in the running statistics."""
-    for module in network.modules():
-        mean = getattr(module, "running_mean", None)
-        if isinstance(mean, torch.Tensor):
-            variance = module.running_var
-            if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):  # type: ignore[arg-type]
-                module.reset_running_stats()  # type: ignore[operator]
 
 
 def _build_loss(plan: TrainPlan) -> MapLoss:

@@ -45,7 +45,7 @@ def rescue(plan: TrainPlan, failed: Learner, folder: Path) -> Learner:
         The ``checkpoints`` folder of the run.
     """
     old, rate = failed.record, failed.schedule.rescue
-    del failed.network, failed.optimizer, failed.average  # before memory is needed anew
+    del failed.network, failed.updater  # before memory is needed anew
     learner = Learner(plan, failed.group)
     state = _last_good(folder, old.rescued_step if old.rescues else None)
     if state is not None:

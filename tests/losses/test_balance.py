@@ -38,7 +38,7 @@ def test_uncertainties_are_learnt_with_the_network(make_plan, batch):
     for _ in range(3):
         learner.learn([batch])
     assert (learner.loss.log_variance != 0).all()
-    decayed = learner.optimizer.param_groups[0]["params"]
+    decayed = learner.updater.optimizer.param_groups[0]["params"]
     assert all(p is not learner.loss.log_variance for p in decayed)
 
 
