@@ -1,14 +1,17 @@
 """From maps to instances: seeds, watershed, size filter, thresholds."""
 
+from napari_volseg.instances.blockwise import BlockwiseResult, segment_blocks
 from napari_volseg.instances.fitting import FittedThresholds, fit_thresholds
 from napari_volseg.instances.seeds import find_seeds
 from napari_volseg.instances.segmentation import segment
 from napari_volseg.instances.watershed import watershed
 
 __all__ = [
+    "BlockwiseResult",
     "FittedThresholds",
     "find_seeds",
     "fit_thresholds",
     "segment",
+    "segment_blocks",
     "watershed",
 ]

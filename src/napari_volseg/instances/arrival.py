@@ -53,7 +53,7 @@ def find_arrivals(
         On entry `WALL` outside the mask, `first_arrival` at seeds, and elsewhere
         -1 - height, which stands for never.
     """
-    boxes = tile_grid(height_ZYX.shape, tile)
+    boxes = tile_grid(Box.whole(height_ZYX.shape), tile)
     grid = [-(-n // t) for n, t in zip(height_ZYX.shape, tile, strict=True)]
     is_new = np.ones(len(boxes), np.bool_)
     is_due = np.ones(len(boxes), np.bool_)

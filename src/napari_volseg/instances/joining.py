@@ -125,7 +125,7 @@ def label_nodes(forest: Forest, seeds: Ids, ids: Ids) -> tuple[Ids, Heights]:
 
 
 def sort_by_level(
-    items: Ids, levels: NDArray[np.integer[np.typing.NBitBase]]
+    items: Ids, levels: NDArray[np.int32]
 ) -> tuple[Ids, NDArray[np.int64]]:
     """Return items by falling level, and how many are of each level or above."""
     order = np.argsort(-levels.astype(np.int16), kind="stable")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from napari_volseg.instances.tiles import map_slabs
 
-__all__ = ["count_voxels", "raster_numbers", "renumber", "renumbering"]
+__all__ = ["count_voxels", "note_firsts", "raster_numbers", "renumber", "renumbering"]
 
 
 def renumbering(sizes: NDArray[np.int64], min_size: int) -> NDArray[np.int32]:
@@ -48,6 +50,17 @@ def raster_numbers(ids_ZYX: NDArray[np.int32], n_ids: int) -> NDArray[np.int32]:
     return numbers
 
 
+def note_firsts(
+    ids_ZYX: NDArray[np.int32],
+    start: Sequence[int],
+    shape_ZYX: Sequence[int],
+    firsts: NDArray[np.int64],
+) -> None:
+    """Lower, for each id of a block, the place of its first voxel in the volume."""
+    _, n_y, n_x = shape_ZYX
+    _note(ids_ZYX, start[0], start[1], start[2], n_y, n_x, firsts)
+
+
 def renumber(
     ids_ZYX: NDArray[np.int32], new_ids: NDArray[np.int32], threads: int
 ) -> NDArray[np.int32]:
@@ -83,6 +96,25 @@ def _number(ids: NDArray[np.int32], numbers: NDArray[np.int32]) -> int:
                     n += 1
                     numbers[id_] = n
     return n
+
+
+@njit(nogil=True, cache=True)
+def _note(
+    ids: NDArray[np.int32],
+    z0: int,
+    y0: int,
+    x0: int,
+    n_y: int,
+    n_x: int,
+    firsts: NDArray[np.int64],
+) -> None:
+    for z in range(ids.shape[0]):
+        for y in range(ids.shape[1]):
+            row = ((z0 + z) * n_y + y0 + y) * n_x + x0
+            for x in range(ids.shape[2]):
+                id_ = ids[z, y, x]
+                if id_ > 0:
+                    firsts[id_] = min(firsts[id_], row + x)
 
 
 @njit(nogil=True, cache=True)

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box, Size
+from napari_volseg.instances.joining import Forest
 from napari_volseg.instances.levels import Levels, check_maps, seed_levels
 from napari_volseg.instances.numbering import raster_numbers, renumber
 from napari_volseg.instances.peaks import (
     TILE,
-    join_tiles,
+    MergedPeaks,
+    Orders,
+    Rule,
+    TilePeaks,
     paint_seeds,
     reduce_tile,
+    reduce_tiles,
 )
-from napari_volseg.instances.tiles import default_threads, map_tiles, tile_grid
+from napari_volseg.instances.tiles import (
+    default_threads,
+    map_slabs,
+    map_tiles,
+    tile_grid,
+)
 
-__all__ = ["find_seeds", "peak_depth", "seed_heights", "sow"]
+__all__ = [
+    "BlockPeaks",
+    "find_seeds",
+    "peak_rule",
+    "reduce_block",
+    "seed_heights",
+    "sow",
+]
 
 
 def find_seeds(
@@ -56,53 +76,89 @@ def sow(
     tile: Size = TILE,
 ) -> tuple[NDArray[np.int32], int]:
     """Return the seeds, 1…n in any order, and n; `tile` makes no difference."""
-    shape, levels = maps_CZYX.shape[1:], seed_levels(config)
-    depth, min_size = peak_depth(config), config.min_seed_size
+    shape = maps_CZYX.shape[1:]
+    heights_ZYX = seed_heights(maps_CZYX, seed_levels(config), threads)
     seeds_ZYX = np.zeros(shape, np.int32)
-    tiles = tile_grid(shape, tile)
+    box = Box.whole(shape)
+    block = reduce_block(heights_ZYX, box, shape, peak_rule(config), threads, tile)
+    orders = block.merged.own_orders()
+    block.paint(heights_ZYX, orders, len(orders.ids) + 1, seeds_ZYX, threads)
+    return seeds_ZYX, block.merged.n_seeds
 
-    def heights_of(box: Box) -> NDArray[np.uint8]:
-        return seed_heights(maps_CZYX[:, *box.slices], levels)
+
+@dataclass(frozen=True, slots=True)
+class BlockPeaks:
+    """The peaks of a block, which may be a part of a volume."""
+
+    merged: MergedPeaks
+    forests: list[Forest]
+
+    def paint(
+        self,
+        heights_ZYX: NDArray[np.uint8],
+        orders: Orders,
+        first_id: int,
+        seeds_ZYX: NDArray[np.int32],
+        threads: int,
+    ) -> None:
+        """Write the seeds of the block: those ordered, and its tiles' from an id on."""
+        outer = self.merged.peaks.box
+        tiles = self.merged.tiles
+        passed = self.merged.pass_on(orders, first_id)
+
+        def paint(i: int) -> None:
+            here = tiles[i].box.within(outer)
+            paint_seeds(heights_ZYX[here], self.forests[i], passed[i], seeds_ZYX[here])
+
+        map_tiles(paint, range(len(tiles)), threads)
+
+
+def reduce_block(
+    heights_ZYX: NDArray[np.uint8],
+    box: Box,
+    shape_ZYX: Sequence[int],
+    rule: Rule,
+    threads: int,
+    tile: Size = TILE,
+) -> BlockPeaks:
+    """Find the peaks of a block of a volume of this shape, from its `seed_heights`."""
+
+    def reduce(part: Box) -> tuple[TilePeaks, Forest]:
+        return reduce_tile(heights_ZYX[part.within(box)], part, shape_ZYX, rule)
 
     def read_layers(axis: int, at: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        where = [slice(None)] * 3
-        where[axis] = slice(at - 1, at + 1)
-        before, after = np.moveaxis(seed_heights(maps_CZYX[:, *where], levels), axis, 0)
+        first = at - 1 - box.start[axis]
+        before, after = np.moveaxis(heights_ZYX, axis, 0)[first : first + 2]
         return before, after
 
-    reduced = map_tiles(
-        lambda box: reduce_tile(heights_of(box), box, shape, depth, min_size),
-        tiles,
-        threads,
-    )
-    orders, n = join_tiles(
-        [peaks for peaks, _ in reduced], shape, read_layers, depth, min_size
-    )
-    map_tiles(
-        lambda i: paint_seeds(
-            heights_of(tiles[i]), reduced[i][1], orders[i], seeds_ZYX[tiles[i].slices]
-        ),
-        range(len(tiles)),
-        threads,
-    )
-    return seeds_ZYX, n
+    reduced = map_tiles(reduce, tile_grid(box, tile), threads)
+    tiles = [peaks for peaks, _ in reduced]
+    merged = reduce_tiles(tiles, box, shape_ZYX, read_layers, rule)
+    return BlockPeaks(merged, [forest for _, forest in reduced])
 
 
-def peak_depth(config: InstancesConfig) -> int:
-    """Return `seed_depth` as a difference of uint8, 256 for never."""
-    return 256 if config.seed_depth > 1 else round(255 * config.seed_depth)
+def peak_rule(config: InstancesConfig) -> Rule:
+    """Return `seed_depth` as a difference of uint8, 256 for never, and the size."""
+    depth = 256 if config.seed_depth > 1 else round(255 * config.seed_depth)
+    return Rule(depth, config.min_seed_size)
 
 
-def seed_heights(maps_CZYX: NDArray[np.uint8], levels: Levels) -> NDArray[np.uint8]:
+def seed_heights(
+    maps_CZYX: NDArray[np.uint8], levels: Levels, threads: int
+) -> NDArray[np.uint8]:
     """Return the distance where a seed may be, 0 elsewhere."""
     heights_ZYX = np.empty(maps_CZYX.shape[1:], np.uint8)
-    _seed_heights(
-        maps_CZYX,
-        levels.mask_min,
-        levels.boundary_max,
-        levels.distance_min,
-        heights_ZYX,
-    )
+
+    def fill(start: int, stop: int) -> None:
+        _seed_heights(
+            maps_CZYX[:, start:stop],
+            levels.mask_min,
+            levels.boundary_max,
+            levels.distance_min,
+            heights_ZYX[start:stop],
+        )
+
+    map_slabs(fill, len(heights_ZYX), threads)
     return heights_ZYX
 
 

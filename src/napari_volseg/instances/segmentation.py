@@ -18,7 +18,7 @@ from napari_volseg.instances.seeds import sow
 from napari_volseg.instances.tiles import default_threads, map_slabs
 from napari_volseg.instances.watershed import flood
 
-__all__ = ["make_height", "segment"]
+__all__ = ["enter", "make_height", "segment"]
 
 
 def segment(
@@ -60,25 +60,33 @@ def segment(
         labels_ZYX = np.array(seeds_ZYX, np.int32, order="C")
         n_seeds = int(labels_ZYX.max(initial=0))
         order = np.arange(n_seeds + 1, dtype=np.int32)
-    flood_maps(maps, foreground_levels(config), labels_ZYX, threads)
+    arrays = enter(maps, foreground_levels(config), labels_ZYX, threads)
+    flood(*arrays, labels_ZYX, threads)
+    del arrays
     sizes = count_voxels(labels_ZYX, n_seeds, threads)
     by_order = np.zeros_like(sizes)
     by_order[order] = sizes
     return renumber(labels_ZYX, renumbering(by_order, config.min_size)[order], threads)
 
 
-def flood_maps(
+def enter(
     maps_CZYX: NDArray[np.uint8],
     levels: Levels,
     labels_ZYX: NDArray[np.int32],
     threads: int,
-) -> NDArray[np.int32]:
-    """Flood from the seeds in `labels_ZYX`, in place; return the arrivals."""
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return heights and arrivals as `flood` takes them.
+
+    Parameters
+    ----------
+    labels_ZYX
+        The seeds; those outside the foreground are removed.
+    """
     shape = labels_ZYX.shape
     height_ZYX = np.empty(shape, np.uint8)
     arrivals_ZYX = np.empty(shape, np.int32)
 
-    def enter(start: int, stop: int) -> None:
+    def fill(start: int, stop: int) -> None:
         _enter(
             maps_CZYX[:, start:stop],
             levels.mask_min,
@@ -89,9 +97,8 @@ def flood_maps(
             arrivals_ZYX[start:stop],
         )
 
-    map_slabs(enter, shape[0], threads)
-    flood(height_ZYX, arrivals_ZYX, labels_ZYX, threads)
-    return arrivals_ZYX
+    map_slabs(fill, shape[0], threads)
+    return height_ZYX, arrivals_ZYX
 
 
 def make_height(maps_CZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -47,6 +47,14 @@ def map_slabs(
     return map_tiles(lambda z: work(z, min(z + _SLAB, n_slices)), starts, threads)
 
 
-def tile_grid(shape_ZYX: Sequence[int], edge: Sequence[int]) -> list[Box]:
-    """Return the tiles of a volume in raster order."""
-    return list(iter_boxes(shape_ZYX, edge)) if all(shape_ZYX) else []
+def tile_grid(box: Box, edge: Sequence[int]) -> list[Box]:
+    """Return the tiles of a box in raster order."""
+    if box.size == 0:
+        return []
+    return [
+        Box(
+            tuple(a + o for a, o in zip(tile.start, box.start, strict=True)),  # type: ignore[arg-type]
+            tuple(b + o for b, o in zip(tile.stop, box.start, strict=True)),  # type: ignore[arg-type]
+        )
+        for tile in iter_boxes(box.shape, edge)
+    ]
