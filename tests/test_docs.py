@@ -16,6 +16,8 @@ from napari_volseg.config import (
     load_config,
     preset_names,
 )
+from napari_volseg.sweeps import parse_space
+from napari_volseg.sweeps.space import yaml_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -69,7 +71,11 @@ def test_commands_parse_and_their_settings_exist(where: str, words: list[str]) -
         if name in preset_names():
             load_config(name, settings)
             return
-    build_config(apply_overrides({}, settings), where=where)
+    space, fixed = parse_space(settings) if words[0] == "sweep" else ({}, settings)
+    build_config(apply_overrides({}, fixed), where=where)
+    for key, values in space.items():
+        for value in values.ends():
+            build_config(apply_overrides({}, [f"{key}={yaml_text(value)}"]), where)
 
 
 def test_make_knows_the_targets_that_the_readme_names() -> None:

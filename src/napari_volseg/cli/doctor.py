@@ -30,7 +30,8 @@ _NEEDED = (
     "numcodecs", "tifffile", "safetensors", "numba", "connected-components-3d", "edt",
     "fastremap", "pydantic", "filelock", "psutil", "rich",
 )  # fmt: skip
-_OPTIONAL = ("napari", "magicgui", "superqt", "pyqtgraph", "tensorboard", "matplotlib")
+_OPTIONAL = ("napari", "magicgui", "superqt", "pyqtgraph", "tensorboard", "matplotlib",
+             "neuroglancer", "optuna")  # fmt: skip
 _QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 _MIN_MEMORY = 2e9
 _MIN_DISK = 1e9

@@ -159,6 +159,10 @@ def _read_tree(name: str | Path) -> dict[str, Any]:
             resources.files("napari_volseg") / "presets" / f"{name}.yaml"
         ).read_text("utf-8")
     elif path.suffix in {".yaml", ".yml"}:
+        if path.stem in preset_names() and not path.exists():
+            raise DataError(
+                f"there is no file {path}, but a preset '{path.stem}': use that name"
+            )
         text = read_text(path)
     else:
         near = difflib.get_close_matches(str(name), preset_names(), n=1)
