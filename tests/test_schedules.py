@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from napari_volseg.config import OptimizationConfig, OptimizerConfig, SchedulerConfig
-from napari_volseg.schedules import Schedule
+from napari_volseg.schedules import Schedule, stages_notice
 
 NAMES = ["ReduceLROnPlateau", "warmup_cosine", "one_cycle", "stages", "constant"]
 
@@ -98,6 +98,24 @@ def test_stages_share_a_time_budget():
     schedule = _schedule(steps_per_epoch=10, name="stages", minutes=5)
     rates = [schedule.lr(3, p) for p in (0.0, 0.29, 0.31, 0.79, 0.81, 1.0)]
     assert rates == [1e-4, 1e-4, 5e-5, 5e-5, 1e-5, 1e-5]
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "said"), [(100, None), (200, "holds for the rest"), (50, "cut off")]
+)
+def test_stages_that_do_not_fill_the_epochs_are_told(max_epochs, said):
+    def notice(name, minutes=None):
+        scheduler = SchedulerConfig(name=name)
+        return stages_notice(
+            OptimizationConfig(
+                scheduler=scheduler, max_epochs=max_epochs, max_minutes=minutes
+            )
+        )
+
+    assert (said or "") in (notice("stages") or "")
+    assert (notice("stages") is None) == (said is None)
+    assert notice("stages", minutes=5) is None
+    assert notice("constant") is None
 
 
 def test_weight_decay_runs_straight_from_its_start_to_its_end():

@@ -7,7 +7,7 @@ from math import cos, inf, pi
 
 from napari_volseg.config import OptimizationConfig
 
-__all__ = ["Schedule"]
+__all__ = ["Schedule", "stages_notice"]
 
 _CYCLE_START = 25.0
 """One cycle begins at its highest rate divided by this (Smith & Topin 2019)."""
@@ -139,6 +139,25 @@ class Schedule:
                 return lr
             epoch -= length
         return stages[-1][1]
+
+
+def stages_notice(config: OptimizationConfig) -> str | None:
+    """Return what the user should know when stages and epochs do not add up."""
+    n_epochs = sum(n for n, _ in config.scheduler.stages)
+    if config.scheduler.name != "stages" or config.max_minutes is not None:
+        return None
+    if n_epochs == config.max_epochs:
+        return None
+    effect = (
+        f"the last rate, {config.scheduler.stages[-1][1]:g}, holds for the rest"
+        if n_epochs < config.max_epochs
+        else "the last stages are cut off"
+    )
+    return (
+        f"The stages of the learning rate last {n_epochs} epochs and the training "
+        f"{config.max_epochs}: {effect}. Set optimization.max_epochs={n_epochs} to "
+        "make them agree."
+    )
 
 
 _STATE = ("scale", "rescue", "best", "stalled", "cooling")

@@ -13,6 +13,7 @@ from napari_volseg.distributed import ALONE, Group
 from napari_volseg.events import Event, Notice, Started
 from napari_volseg.planning import TrainPlan
 from napari_volseg.runs import Control, TrainingPair
+from napari_volseg.schedules import stages_notice
 from napari_volseg.selection import Verdict
 from napari_volseg.session import Session
 from napari_volseg.settling import settle
@@ -71,7 +72,8 @@ def train(
         run.learner.step,
         plan.memory_bytes,
     )
-    for message in plan.notices:
+    unlike = stages_notice(plan.config.optimization)
+    for message in filter(None, (*plan.notices, unlike)):
         yield Notice(message, "warning")
     stream = run.batches()
     verdict = _budget_used(run)

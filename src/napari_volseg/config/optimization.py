@@ -60,7 +60,11 @@ class SchedulerConfig(Section):
     """warmup_cosine: steps over which the rate rises from near zero."""
     rise: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """one_cycle: share of the budget over which the rate rises, from a 25th (Smith & Topin 2019)."""
-    stages: tuple[Stage, ...] = ((30, 1e-4), (50, 5e-5), (20, 1e-5))
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (
+        (30, 1e-4),
+        (50, 5e-5),
+        (20, 1e-5),
+    )
     """stages: epochs and learning rate of each; under a time budget, shares of it."""
 
 
