@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import socket
@@ -64,3 +65,44 @@ def test_an_owner_on_another_machine_cannot_be_attached_to(tmp_path):
         assert attach(tmp_path) is None
         (tmp_path / "owner.json").write_text("{")
         assert attach(tmp_path) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock is POSIX")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_disk_without_locks_is_guarded_by_a_file(tmp_path, monkeypatch, number):
+    _take_locks_away(monkeypatch, number)
+    monkeypatch.setattr("napari_volseg.runs.ownership._PATIENCE", 0.1)
+    with lock(tmp_path):
+        assert is_locked(tmp_path)
+        with (
+            pytest.raises(DataError, match=f"in use by process {os.getpid()} on"),
+            lock(tmp_path),
+        ):
+            pytest.fail("two owners")
+    assert not is_locked(tmp_path)
+    with lock(tmp_path):
+        assert is_locked(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock is POSIX")
+def test_the_file_of_a_killed_process_is_taken_over(tmp_path, monkeypatch):
+    code = (
+        "import errno, fcntl, os, sys; from pathlib import Path\n"
+        "def none(*args): raise OSError(errno.ENOTSUP, 'no locks here')\n"
+        "fcntl.flock = none\n"
+        "from napari_volseg.runs import lock\n"
+        "with lock(Path(sys.argv[1])): os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert list(tmp_path.glob(".lock*soft"))
+    _take_locks_away(monkeypatch, errno.ENOTSUP)
+    assert not is_locked(tmp_path)
+    with lock(tmp_path):
+        assert is_locked(tmp_path)
+
+
+def _take_locks_away(monkeypatch, number):
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,7 +20,14 @@ from napari_volseg.io import write_json
 __all__ = ["Owner", "in_use_message", "is_locked", "lock", "read_owner"]
 
 _LOCK = ".lock"
+_SOFT_LOCK = ".lock.soft"
 _OWNER = "owner.json"
+_NO_LOCKS = {
+    getattr(errno, name)
+    for name in ("ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOLCK")
+    if hasattr(errno, name)
+}
+"""What a file system answers that has no locks, as some of clusters."""
 _PATIENCE = 2.0
 """Seconds to wait for an owner that is just leaving, or for one who only looks."""
 
@@ -42,9 +51,8 @@ def lock(folder: Path) -> Iterator[None]:
     """
     if not folder.is_dir():
         raise DataError(f"the run folder {folder} is not there (any more)")
-    guard = filelock.FileLock(folder / _LOCK, timeout=_PATIENCE, mode=0o600)
     try:
-        guard.acquire()
+        guard = _acquire(folder, _PATIENCE)
     except filelock.Timeout:
         raise DataError(in_use_message(folder)) from None
     except OSError as error:
@@ -61,11 +69,10 @@ def lock(folder: Path) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Return whether a living process owns the folder."""
-    if not (folder / _LOCK).exists():
+    if not any((folder / name).exists() for name in (_LOCK, _SOFT_LOCK)):
         return False
-    guard = filelock.FileLock(folder / _LOCK, timeout=0, mode=0o600)
     try:
-        guard.acquire()
+        guard = _acquire(folder, 0)
     except filelock.Timeout:
         return True
     except OSError:
@@ -81,6 +88,32 @@ def read_owner(folder: Path) -> Owner | None:
         return Owner(int(fields["pid"]), str(fields["host"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _acquire(folder: Path, timeout: float) -> filelock.BaseFileLock:
+    """Take the lock of a folder; a file with host and process where there is none.
+
+    Such a file outlives a killed process. It is taken over when the process it
+    names is not on this host any more.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it falls back on such a file by itself
+        if not (folder / _SOFT_LOCK).exists():
+            try:
+                guard = filelock.FileLock(folder / _LOCK, timeout=timeout, mode=0o600)
+                return _acquired(guard)
+            except NotImplementedError:
+                pass
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+        soft = filelock.SoftFileLock(folder / _SOFT_LOCK, timeout=timeout, mode=0o600)
+        return _acquired(soft)
+
+
+def _acquired(guard: filelock.BaseFileLock) -> filelock.BaseFileLock:
+    guard.acquire()
+    return guard
 
 
 def in_use_message(folder: Path) -> str:
