@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from napari_volseg.checkpoint import load_model, model_metadata, save_checkpoint
+from napari_volseg.checkpoint import load_model, model_metadata
+from napari_volseg.checkpoint_folder import save_checkpoint
 from napari_volseg.config import load_config
 from napari_volseg.errors import DataError
 from napari_volseg.networks import build_network, plan_pyramid

@@ -40,7 +40,7 @@ def test_a_step_that_is_not_divisible_is_shared_out_unequally(make_run, n_batche
     amend_run(run, ["system.training.num_processes=2"])
     shared = _train(run, resume=True)
     assert stopped_at < shared["record"]["step"] == whole["record"]["step"]
-    torch.testing.assert_close(shared["network"], whole["network"])
+    _assert_learnt_the_same(shared, whole)
     begun = [e for e in read_events(run) if isinstance(e, Started)]
     assert [e.device for e in begun] == ["cpu, float32", "2 × cpu, float32"]
     assert [e.step for e in begun] == [0, stopped_at]
@@ -55,10 +55,15 @@ def test_fewer_processes_go_on_with_as_many_patches_in_a_step(make_run):
     amend_run(run, ["system.training.num_processes=1"])
     alone = _train(run, resume=True)
     assert 0 < stopped_at < alone["record"]["step"] == whole["record"]["step"]
-    torch.testing.assert_close(alone["network"], whole["network"])
+    _assert_learnt_the_same(alone, whole)
 
 
 LONG = ("data.iter_num_per_epoch=240", "optimization.max_epochs=1")
+
+
+def _assert_learnt_the_same(one, other):
+    """Equal up to what a hundred steps make of rounding; a step moves a weight 1e-3."""
+    torch.testing.assert_close(one["network"], other["network"], rtol=1e-3, atol=2e-4)
 
 
 def _stop_soon(folder):
