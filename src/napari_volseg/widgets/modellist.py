@@ -7,8 +7,9 @@ from pathlib import Path
 
 from napari_volseg.errors import DataError
 from napari_volseg.models import ModelInfo, read_model_info
-from napari_volseg.runs import default_runs_dir, list_runs
+from napari_volseg.runs import list_runs
 from napari_volseg.runs.folder import MODEL
+from napari_volseg.widgets.preferences import runs_dir
 
 __all__ = ["find_models", "model_identity", "model_words"]
 
@@ -17,7 +18,7 @@ _MAX_MODELS = 30
 
 def find_models() -> list[ModelInfo]:
     """Return the models in the folder of runs, newest first, without damaged ones."""
-    runs = [run for run in list_runs(default_runs_dir()) if run.has_model]
+    runs = [run for run in list_runs(runs_dir()) if run.has_model]
     paths = [run.folder / MODEL for run in runs]
     paths.sort(key=_written, reverse=True)
     models = []

@@ -24,11 +24,7 @@ from napari_volseg.config import Config
 from napari_volseg.errors import DataError
 from napari_volseg.events import Event, Finished, Notice, Progress, Started
 from napari_volseg.models import ModelInfo, read_model_info
-from napari_volseg.runs import (
-    create_prediction,
-    default_runs_dir,
-    is_run,
-)
+from napari_volseg.runs import create_prediction, is_run
 from napari_volseg.runs.log import LOG
 from napari_volseg.volume import Volume
 from napari_volseg.widgets.actions import open_dock, register_context_menu
@@ -53,6 +49,7 @@ from napari_volseg.widgets.modellist import (
     model_identity,
     model_words,
 )
+from napari_volseg.widgets.preferences import default_device, runs_dir
 from napari_volseg.widgets.progressline import REFRESH_MS, ProgressLine
 from napari_volseg.widgets.results import Delivery
 
@@ -230,6 +227,7 @@ class PredictWidget(QWidget):
             tree = {
                 "inference": model.inference.model_dump(mode="json"),
                 "instances": model.instances.model_dump(mode="json"),
+                "system": {"device": default_device()},
             }
             self.form.set_value(tree)
             self.model.setToolTip(f"{model.path}\n{model.architecture}")
@@ -238,9 +236,7 @@ class PredictWidget(QWidget):
     def _list_models(self, models: list[ModelInfo]) -> None:
         chosen = self._model()
         newest = self._models[0].path if self._models else None
-        browsed = [
-            m for m in self._models if m.path.parent.parent != default_runs_dir()
-        ]
+        browsed = [m for m in self._models if m.path.parent.parent != runs_dir()]
         paths = {model.path for model in models}
         models = [*models, *(m for m in browsed if m.path not in paths)]
         if [model_identity(m) for m in models] != [
@@ -274,7 +270,7 @@ class PredictWidget(QWidget):
 
     def _browse(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
-            self, "Choose a model", str(default_runs_dir()), "Model (*.safetensors)"
+            self, "Choose a model", str(runs_dir()), "Model (*.safetensors)"
         )
         if path:
             self.add_model(Path(path))
@@ -370,7 +366,7 @@ def _fit_words(layer: Image, model: ModelInfo) -> str:
 
 
 def _make_job(model: Path, volume: Volume, source: str | None, config: Config) -> Path:
-    run = model.parent if is_run(model.parent) else default_runs_dir()
+    run = model.parent if is_run(model.parent) else runs_dir()
     return create_prediction(
         model,
         volume,

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from napari_volseg.config import Config, load_config, preset_names, preset_summary
 from napari_volseg.errors import DataError
 from napari_volseg.events import Finished
-from napari_volseg.runs import RunSummary, create_run, default_runs_dir, list_runs
+from napari_volseg.runs import RunSummary, create_run, list_runs
 from napari_volseg.runs.log import LOG
 from napari_volseg.runs.pairs import Role
 from napari_volseg.widgets.actions import open_dock, register_context_menu
@@ -41,6 +41,7 @@ from napari_volseg.widgets.messages import (
 from napari_volseg.widgets.pairs import AnnotatedChooser, PairList
 from napari_volseg.widgets.planner import Planner
 from napari_volseg.widgets.planview import PlanView
+from napari_volseg.widgets.preferences import runs_dir, with_default_device
 from napari_volseg.widgets.preview import LivePreview
 from napari_volseg.widgets.runview import TrainingView
 from napari_volseg.widgets.snapshots import (
@@ -128,7 +129,7 @@ class TrainWidget(QWidget):
         self.preset.setCurrentIndex(max(0, self.preset.findData("auto")))
         self.name = QLineEdit()
         self.name.setPlaceholderText("as the preset")
-        self.name.setToolTip(f"Name of the run and its folder in {default_runs_dir()}")
+        self.name.setToolTip(f"Name of the run and its folder in {runs_dir()}")
         self.form = ConfigForm(TRAIN_SIMPLE, _SECTIONS)
         self.plan = PlanView()
         self.train = primary_button("Train")
@@ -210,7 +211,7 @@ class TrainWidget(QWidget):
             self.message.show_error(str(error))
             return
         self.preset.setToolTip(config.description or "Settings to start from")
-        self.form.set_value(_without_files(config))
+        self.form.set_value(with_default_device(_without_files(config)))
 
     def _capture(self, *, copy: bool) -> tuple[Config, list[tuple[PairSnapshot, Role]]]:
         annotated = self.annotated.value()
@@ -397,7 +398,7 @@ def _make_run(
     config: Config, snapshots: Sequence[tuple[PairSnapshot, Role]], name: str
 ) -> Path:
     pairs = [snapshot.build(role) for snapshot, role in snapshots]
-    return create_run(config, pairs, default_runs_dir(), name)
+    return create_run(config, pairs, runs_dir(), name)
 
 
 def _count_in_thread(snapshots: Sequence[tuple[PairSnapshot, Role]]) -> str:
@@ -409,7 +410,7 @@ def _count_in_thread(snapshots: Sequence[tuple[PairSnapshot, Role]]) -> str:
 
 def _find_unfinished() -> RunSummary | None:
     """Return the newest run that can be followed or resumed."""
-    for run in list_runs(default_runs_dir()):
+    for run in list_runs(runs_dir()):
         can_go_on = run.state in ("stopped", "interrupted", "failed")
         if run.state == "running" or (can_go_on and run.has_checkpoint):
             return run
