@@ -21,8 +21,10 @@ from napari_volseg.widgets.helper import Cancelled
 from napari_volseg.widgets.layers import placement, plain
 from napari_volseg.widgets.messages import (
     MessageLine,
+    explain,
     primary_button,
     scrolled,
+    sentence,
     wrapped_label,
 )
 from napari_volseg.widgets.outputs import add_layer
@@ -68,18 +70,16 @@ class CheckWidget(QWidget):
         self.labels.setToolTip("The labels layer to check")
         self.annotated = AnnotatedChooser(self._viewer)
         self.check = primary_button("Check")
-        self.check.setToolTip("Look for mistakes; nothing is changed")
         self.cancel = QPushButton("Cancel")
         self.cancel.setToolTip("End the check")
         self.summary = wrapped_label("")
         self.kind = fit_narrow(QComboBox())
         self.kind.setToolTip("Which findings are listed")
         self.table = FindingsTable()
+        self.table.setToolTip("Click a line to go to what was found")
         self.detail = wrapped_label("")
         self.mend_chosen = QPushButton("Mend selected")
-        self.mend_chosen.setToolTip("Mend the selected findings in a new labels layer")
         self.mend_listed = QPushButton("Mend all listed")
-        self.mend_listed.setToolTip("Mend everything in the list in a new labels layer")
         self.message = MessageLine()
         self.next = wrapped_label("")
 
@@ -191,7 +191,7 @@ class CheckWidget(QWidget):
     def _show(self, checked: Checked) -> None:
         self._checked = self._open["checked"] = checked
         self.table.set_findings(checked.findings)
-        self.summary.setText(f"{checked.summary[:1].upper()}{checked.summary[1:]}.")
+        self.summary.setText(f"{sentence(checked.summary)}.")
         self._list_kinds()
 
     def _list_kinds(self) -> None:
@@ -217,8 +217,7 @@ class CheckWidget(QWidget):
             return
         finding = self._checked.findings[row]
         fix = f" To mend it: {finding['fix']}." if finding["fix"] else ""
-        message = finding["message"]
-        self.detail.setText(f"{message[:1].upper()}{message[1:]}.{fix}")
+        self.detail.setText(f"{sentence(finding['message'])}.{fix}")
         image, labels = self._pair
         layer = labels if labels in self._viewer.layers else image
         if layer in self._viewer.layers:
@@ -284,15 +283,27 @@ class CheckWidget(QWidget):
     def _tidy(self, *_: object) -> None:
         is_running = self._task is not None
         has_pair = self.image.layer() is not None and self.labels.layer() is not None
-        self.check.setEnabled(has_pair and not is_running)
+        explain(
+            self.check,
+            "Look for mistakes; nothing is changed",
+            "There is no image with labels: open a volume and paint" * (not has_pair)
+            or "A check is running" * is_running,
+        )
         self.cancel.setVisible(is_running)
         findings = [] if self._checked is None else self._checked.findings
-        can_mend = bool(findings) and not is_running and not self._is_stale
-        for button, rows in (
-            (self.mend_chosen, self.table.chosen()),
-            (self.mend_listed, self.table.listed()),
+        for button, what, rows in (
+            (self.mend_chosen, "the selected findings", self.table.chosen()),
+            (self.mend_listed, "everything in the list", self.table.listed()),
         ):
-            button.setEnabled(can_mend and any(findings[row]["fix"] for row in rows))
+            can_mend = any(findings[row]["fix"] for row in rows)
+            explain(
+                button,
+                f"Mend {what} in a new labels layer; yours stays as it is",
+                "Press Check first" * (self._checked is None)
+                or "A check or mending is running" * is_running
+                or "The labels changed: press Check again" * self._is_stale
+                or f"Nothing of {what} can be mended by itself" * (not can_mend),
+            )
         for part in (self.kind, self.table):
             part.setEnabled(bool(findings))
         self.next.setText(_next_words(has_pair, self._checked, self._is_stale))

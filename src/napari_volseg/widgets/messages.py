@@ -7,6 +7,7 @@ from pathlib import Path
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
+    QAbstractButton,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -22,8 +23,10 @@ __all__ = [
     "MessageLine",
     "count_words",
     "duration_words",
+    "explain",
     "primary_button",
     "scrolled",
+    "sentence",
     "wrapped_label",
 ]
 
@@ -66,7 +69,7 @@ class MessageLine(QWidget):
 
     def show_error(self, text: str, log: Path | None = None) -> None:
         """Show an error, and offer a log file when there is one."""
-        self._show(_sentence(text), is_error=True, log=log)
+        self._show(sentence(text), is_error=True, log=log)
 
     def _show(self, text: str, *, is_error: bool, log: Path | None) -> None:
         self._text.setText(text)
@@ -90,7 +93,9 @@ def wrapped_label(text: str) -> QLabel:
     label = QLabel(text)
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    policy.setHeightForWidth(True)  # else the layout gives it room for fewer lines
+    label.setSizePolicy(policy)
     return label
 
 
@@ -100,6 +105,12 @@ def primary_button(text: str) -> QPushButton:
     button.setMinimumHeight(32)
     button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return button
+
+
+def explain(button: QAbstractButton, does: str, because: str = "") -> None:
+    """Say what a button does; or disable it and say why it cannot."""
+    button.setEnabled(not because)
+    button.setToolTip(sentence(because or does))
 
 
 def scrolled(dock: QWidget) -> QVBoxLayout:
@@ -132,5 +143,6 @@ def duration_words(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """Return a text that begins with a capital letter, as an error's does not."""
     return text[:1].upper() + text[1:]

@@ -10,7 +10,7 @@ from typing import Any
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from napari_volseg.widgets.messages import wrapped_label
+from napari_volseg.widgets.messages import sentence, wrapped_label
 
 __all__ = ["PlanView", "choice_words", "plan_words"]
 
@@ -55,7 +55,7 @@ class PlanView(QWidget):
 
     def show_refusal(self, message: str) -> None:
         """Show why training would be refused."""
-        self._show(f"{message[:1].upper()}{message[1:]}.", (), ())
+        self._show(f"{sentence(message)}.", (), ())
 
     def _show(
         self,

@@ -40,8 +40,10 @@ from napari_volseg.widgets.layers import (
 )
 from napari_volseg.widgets.messages import (
     MessageLine,
+    explain,
     primary_button,
     scrolled,
+    sentence,
     wrapped_label,
 )
 from napari_volseg.widgets.modellist import (
@@ -211,13 +213,11 @@ class PredictWidget(QWidget):
         try:
             layer, model = self._choice()[:2]
         except DataError as error:
-            self.predict.setEnabled(False)
-            self.predict.setToolTip(str(error))
-            self.fit.setText(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+            explain(self.predict, "", str(error))
+            self.fit.setText(f"{sentence(str(error))}.")
             self.next.setText("What next? Choose an image and a model.")
             return
-        self.predict.setEnabled(True)
-        self.predict.setToolTip("Predict in a process of its own")
+        explain(self.predict, "Predict in a process of its own")
         self.fit.setText(_fit_words(layer, model))
         self.next.setText("What next? Press Predict; napari stays free meanwhile.")
 

@@ -44,6 +44,7 @@ class TrainingView(QWidget):
         self.pause.setCheckable(True)
         self.pause.setToolTip("Hold the training; it keeps its memory")
         self.stop = QPushButton("Stop and keep")
+        self.stop.setToolTip("Save what was learnt and end; Resume goes on later")
         self.go_on = QCheckBox("Go on when napari closes")
         self.go_on.setToolTip(
             "Closing napari leaves the training running; this dock finds it again"

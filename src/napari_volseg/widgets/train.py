@@ -34,8 +34,10 @@ from napari_volseg.widgets.job import Job, running_job
 from napari_volseg.widgets.layers import voxel_words
 from napari_volseg.widgets.messages import (
     MessageLine,
+    explain,
     primary_button,
     scrolled,
+    sentence,
     wrapped_label,
 )
 from napari_volseg.widgets.pairs import AnnotatedChooser, PairList
@@ -135,6 +137,7 @@ class TrainWidget(QWidget):
         self.train = primary_button("Train")
         self.message = MessageLine()
         self.resume = QPushButton("Resume")
+        self.resume.setToolTip("Go on with a training that has not finished")
         self.predict = QPushButton("Predict…")
         self.predict.setToolTip("Open the Predict dock with the newest model")
         self.view = TrainingView(viewer)
@@ -253,13 +256,11 @@ class TrainWidget(QWidget):
         except DataError as error:
             self._planner.cancel()
             self.plan.clear()
-            self.train.setEnabled(False)
-            self.train.setToolTip(str(error))
-            self.counted.setText(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+            explain(self.train, "", str(error))
+            self.counted.setText(f"{sentence(str(error))}.")
             self.next.setText(_NEXT["empty"])
             return
-        self.train.setEnabled(True)
-        self.train.setToolTip("Start the training in a process of its own")
+        explain(self.train, "Start the training in a process of its own")
         if not self.counted.text().endswith(("instance", "instances")):
             self.counted.setText(self._voxels())
         self.next.setText(_NEXT[self._outcome])
@@ -405,7 +406,7 @@ def _count_in_thread(snapshots: Sequence[tuple[PairSnapshot, Role]]) -> str:
     try:
         return snapshot_words(snapshots)
     except DataError as error:
-        return f"{str(error)[:1].upper()}{str(error)[1:]}."
+        return f"{sentence(str(error))}."
 
 
 def _find_unfinished() -> RunSummary | None:
