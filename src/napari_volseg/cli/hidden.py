@@ -27,6 +27,8 @@ def add_commands(commands: Commands) -> None:
     worker.set_defaults(run=_worker)
     retune = commands.add_parser("retune", description="Segment maps on request.")
     retune.set_defaults(run=_retune)
+    review = commands.add_parser("review", description="Edit instances on request.")
+    review.set_defaults(run=_review)
     probe = commands.add_parser("probe", description="Try one step of a network.")
     probe.set_defaults(run=_probe)
     plan = commands.add_parser("plan", description="Say what a run would do.")
@@ -53,6 +55,13 @@ def _retune(args: argparse.Namespace) -> int:
     from napari_volseg import retuning
 
     retuning.serve(sys.stdin.buffer, sys.stdout.buffer)
+    return 0
+
+
+def _review(args: argparse.Namespace) -> int:
+    from napari_volseg.review.server import serve
+
+    serve(sys.stdin.buffer, sys.stdout.buffer)
     return 0
 
 

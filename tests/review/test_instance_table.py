@@ -3,7 +3,8 @@ import csv
 import numpy as np
 import pytest
 
-from napari_volseg.review import instance_table, write_table
+from napari_volseg.geometry import Box
+from napari_volseg.review import instance_table, measure_instances, write_table
 from napari_volseg.sample_data import make_sample
 
 
@@ -39,6 +40,13 @@ def test_rows_of_known_blocks(labels):
         "mask_mean": pytest.approx([0.1, 1]),
         "boundary_mean": pytest.approx([0, 0.5]),
         "touches_border": [True, False],
+        # 2 x 2 x 4 voxels have no voxel inside, and 8, 16 and 16 outer faces.
+        "boundary_inside": [0, 0],
+        "surface_um2": pytest.approx(
+            [(2 * 80 + 2 * 240 + 1 * 300) / 1e6, (16 * 80 + 16 * 240 + 8 * 300) / 1e6]
+        ),
+        "shape_outlier": [0, 0],
+        "doubt": pytest.approx([1, 0]),
     }
 
 
@@ -72,6 +80,71 @@ def test_columns_agree_with_the_labels_themselves():
             assert table[f"{name}_stop"][row] == where[:, axis].max() + 1
         mean = maps[1][labels == index].mean() / 255
         assert table["boundary_mean"][row] == pytest.approx(mean)
+
+
+def test_single_rows_are_measured_as_all_are():
+    sample = make_sample("cells", (12, 40, 40), seed=3)
+    labels = sample.labels_ZYX
+    maps = np.random.default_rng(0).integers(0, 256, (3, *labels.shape), np.uint8)
+
+    table = instance_table(labels, maps, (30.0, 8.0, 8.0))
+    boxes = {int(i): Box.whole(labels.shape) for i in table["index"]}
+    rows = measure_instances(labels, list(maps), boxes, (30.0, 8.0, 8.0))
+
+    assert len(table["index"]) > 5
+    for name, column in rows.items():
+        np.testing.assert_allclose(column, table[name], rtol=1e-12, err_msg=name)
+
+
+def test_an_id_that_is_gone_has_no_row(labels):
+    rows = measure_instances(labels, None, {7: Box.whole(labels.shape)}, (1, 1, 1))
+
+    assert len(rows["index"]) == 0
+
+
+def test_without_maps_what_they_tell_is_unknown(labels):
+    table = instance_table(labels, None, (1, 1, 1))
+
+    assert np.isnan(table["mask_mean"]).all()
+    assert np.isnan(table["boundary_inside"]).all()
+    assert (table["doubt"] == 0).all()
+
+
+def balls(n=12, odd=20):
+    """Blocks of 3 x 3 x 3 voxels in a row, the last of them long."""
+    labels = np.zeros((7, 7, 5 * n + odd + 4), np.int32)
+    for i in range(n):
+        labels[2:5, 2:5, 2 + 5 * i : 5 + 5 * i] = i + 1
+    labels[2:5, 2:5, 2 + 5 * n : 2 + 5 * n + odd] = n + 1
+    return labels
+
+
+def test_a_shape_unlike_the_others_is_doubted():
+    labels = balls()
+    maps = np.zeros((3, *labels.shape), np.uint8)
+    maps[0] = 255
+
+    table = instance_table(labels, maps, (1, 1, 1))
+
+    assert table["shape_outlier"][:-1].max() == 0
+    assert table["shape_outlier"][-1] > 6
+    assert table["doubt"][:-1].max() == 0
+    assert table["doubt"][-1] == 1
+
+
+def test_a_boundary_through_an_object_and_a_weak_mask_are_doubted():
+    labels = balls()
+    maps = np.zeros((3, *labels.shape), np.uint8)
+    maps[0] = 255
+    maps[1, 3, 3, 3] = 255  # the middle of object 1
+    maps[0][labels == 2] = 179
+
+    table = instance_table(labels, maps, (1, 1, 1))
+
+    assert table["boundary_inside"][0] == 1
+    assert table["doubt"][0] == 1
+    assert table["doubt"][1] == pytest.approx(2 * (1 - 179 / 255))
+    assert table["doubt"][2] == 0
 
 
 def test_large_ids_keep_their_names(labels):

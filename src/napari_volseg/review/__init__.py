@@ -1,0 +1,57 @@
+"""Review of instances: what to look at, edits with an exact inverse, statuses.
+
+Numpy only, except for what `server` does in a process of its own and for
+`instance_table`, which are imported when they are used: their libraries hold
+Python's interpreter lock and stay out of the process of napari.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_volseg.review.client import Helper, HelperGone
+from napari_volseg.review.deltas import Edit, Patch, difference
+from napari_volseg.review.doubt import DOUBTFUL, add_doubt
+from napari_volseg.review.edits import delete, merge, place_pieces
+from napari_volseg.review.history import History, Step
+from napari_volseg.review.rows import measure_instances
+from napari_volseg.review.session import Review
+from napari_volseg.review.statuses import STATUSES, Mark, Status
+from napari_volseg.review.store import ReviewFolder, fingerprint
+from napari_volseg.review.tablefile import write_table
+
+if TYPE_CHECKING:
+    from napari_volseg.review.table import instance_table
+
+__all__ = [
+    "DOUBTFUL",
+    "STATUSES",
+    "Edit",
+    "Helper",
+    "HelperGone",
+    "History",
+    "Mark",
+    "Patch",
+    "Review",
+    "ReviewFolder",
+    "Status",
+    "Step",
+    "add_doubt",
+    "delete",
+    "difference",
+    "fingerprint",
+    "instance_table",
+    "measure_instances",
+    "merge",
+    "place_pieces",
+    "write_table",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs numba and fastremap on use."""
+    if name == "instance_table":
+        from napari_volseg.review.table import instance_table
+
+        return instance_table
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

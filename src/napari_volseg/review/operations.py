@@ -1,0 +1,81 @@
+"""What the process of a review can do; every operation takes arrays and options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.config import InstancesConfig
+from napari_volseg.review import reshaping
+
+__all__ = ["OPERATIONS"]
+
+Arrays = Mapping[str, NDArray[Any]]
+Answer = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+
+
+def _table(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
+    from napari_volseg.review.table import instance_table
+
+    voxel_size = _voxel_size(options)
+    table = instance_table(arrays["labels"], arrays.get("maps"), voxel_size)
+    return table, {}
+
+
+def _split(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
+    inside = arrays["object"] != 0
+    if "line" in arrays:
+        z = int(options["slice"])
+        markers = np.zeros(inside.shape, np.int32)
+        markers[z] = reshaping.cut_by_line(inside[z], arrays["line"])
+    else:
+        markers = reshaping.mark_points(inside, arrays["points"])
+    voxel_size = _voxel_size(options)
+    pieces = reshaping.split(inside, markers, arrays.get("maps"), voxel_size)
+    return {"pieces": pieces}, {}
+
+
+def _grow(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
+    grown = reshaping.grow(
+        arrays["object"] != 0,
+        arrays["free"] != 0,
+        arrays["maps"][0],
+        float(options["threshold"]),
+        int(options["reach"]),
+    )
+    return {"object": grown}, {}
+
+
+def _shrink(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
+    shrunk = reshaping.shrink(
+        arrays["object"] != 0, arrays["maps"][0], float(options["threshold"])
+    )
+    return {"object": shrunk}, {}
+
+
+def _fill(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
+    return {"object": reshaping.fill(arrays["object"] != 0)}, {}
+
+
+def _segment(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
+    config = InstancesConfig.model_validate(options["config"])
+    pieces = reshaping.segment_again(arrays["maps"], arrays["free"] != 0, config)
+    return {"pieces": pieces}, {}
+
+
+def _voxel_size(options: Mapping[str, Any]) -> tuple[float, float, float]:
+    z, y, x = options["voxel_size"]
+    return float(z), float(y), float(x)
+
+
+OPERATIONS: Mapping[str, Callable[[Arrays, Mapping[str, Any]], Answer]] = {
+    "table": _table,
+    "split": _split,
+    "grow": _grow,
+    "shrink": _shrink,
+    "fill": _fill,
+    "segment": _segment,
+}

@@ -1,0 +1,283 @@
+"""A review that goes on: labels, their table, what was done and said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box
+from napari_volseg.review.deltas import Edit
+from napari_volseg.review.doubt import add_doubt
+from napari_volseg.review.edits import delete, merge
+from napari_volseg.review.history import History, Marks, Step
+from napari_volseg.review.rows import box_of_row
+from napari_volseg.review.statuses import Mark, Status, mark
+from napari_volseg.review.store import Saved, StepFile
+from napari_volseg.volume import VoxelSize
+
+__all__ = ["Review"]
+
+_KEPT_BYTES = 512 * 2**20
+"""Memory for edits that can be taken back."""
+
+Table = dict[str, NDArray[Any]]
+
+
+class Review:
+    """Edits of labels in place, with undo, statuses and the table of instances.
+
+    Rows of the table are not measured here: after a change, `pending` says which
+    instances to measure and where, and `take_rows` takes their new rows.
+
+    Parameters
+    ----------
+    labels_ZYX
+        The labels to edit, in memory.
+    table
+        The columns of `instance_table`.
+    voxel_size
+        Edge lengths (z, y, x) in nm.
+    """
+
+    def __init__(
+        self,
+        labels_ZYX: NDArray[np.integer[Any]],
+        table: Mapping[str, NDArray[Any]],
+        voxel_size: VoxelSize,
+    ) -> None:
+        self.labels_ZYX = labels_ZYX
+        self.table: Table = dict(table)
+        self.voxel_size = voxel_size
+        self.history = History()
+        self.marks: dict[int, Mark] = {}
+        self.pending: dict[int, Box] = {}
+        """Instances whose rows are out of date, each with a box that holds it."""
+        self._archived: list[StepFile] = []
+        self._strokes: list[NDArray[np.int64]] = []
+        self._n_steps = 0
+        self._top = int(self.table["index"].max(initial=0))
+
+    @property
+    def first_free(self) -> int:
+        """The first id that no instance ever had here."""
+        return self._top + 1
+
+    def row_of(self, label: int) -> int | None:
+        """Return the row of an instance in the table."""
+        index = self.table["index"]
+        row = int(np.searchsorted(index, label))
+        return row if row < len(index) and index[row] == label else None
+
+    def box(self, label: int) -> Box:
+        """Return a box that holds an instance.
+
+        Raises
+        ------
+        DataError
+            If there is no such instance.
+        """
+        row = self.row_of(label)
+        boxes = [] if row is None else [box_of_row(self.table, row)]
+        if label in self.pending:
+            boxes.append(self.pending[label])
+        if not boxes:
+            raise DataError(f"there is no instance {label} any more: choose another")
+        return _around(boxes)
+
+    def boxes(self, ids: Iterable[int]) -> dict[int, Box]:
+        """Return a box for each of several instances."""
+        return {label: self.box(label) for label in ids}
+
+    def status(self, label: int) -> Status:
+        """Return what was said of an instance."""
+        found = self.marks.get(label)
+        return "todo" if found is None else found.status
+
+    def merge(self, ids: Sequence[int]) -> Step:
+        """Give instances the id of the largest of them.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than two.
+        """
+        boxes = self.boxes(ids)
+        into = max(ids, key=self._voxels, default=0)
+        edit = merge(self.labels_ZYX, boxes, into)
+        return self.do(edit, dict.fromkeys(ids) | {into: "corrected"})
+
+    def delete(self, ids: Sequence[int]) -> Step:
+        """Make instances background."""
+        edit = delete(self.labels_ZYX, self.boxes(ids))
+        return self.do(edit, dict.fromkeys(ids))
+
+    def say(self, ids: Sequence[int], status: Status) -> Step:
+        """Set the status of instances; this can be undone as well."""
+        wanted = None if status == "todo" else status
+        return self.do(Edit(status, (), ()), dict.fromkeys(ids, wanted))
+
+    def do(self, edit: Edit, statuses: Mapping[int, Status | None]) -> Step:
+        """Apply an edit and note statuses that change with it."""
+        self._n_steps += 1
+        before = {label: self.marks.get(label) for label in statuses}
+        after = {
+            label: None if status is None else mark(status)
+            for label, status in statuses.items()
+        }
+        step = Step(self._n_steps, edit, before, after)
+        edit.apply(self.labels_ZYX)
+        self.history.push(step)
+        self._note(edit, after)
+        return step
+
+    def undo(self) -> tuple[Step | None, int]:
+        """Take back the last step; return it, and how many voxels stayed.
+
+        A voxel that no longer holds what the step wrote was painted since, and
+        stays as it is.
+        """
+        step = self.history.undo()
+        if step is None:
+            return None, 0
+        n_left = step.edit.revert(self.labels_ZYX)
+        self._note(step.edit, step.marks_before)
+        return step, n_left
+
+    def redo(self) -> tuple[Step | None, int]:
+        """Do again what was taken back last; return it, and how many voxels stayed."""
+        step = self.history.redo()
+        if step is None:
+            return None, 0
+        n_left = step.edit.apply(self.labels_ZYX)
+        self._note(step.edit, step.marks_after)
+        return step, n_left
+
+    def note_stroke(self, voxels_N: NDArray[np.int64], old: Any, new: Any) -> None:
+        """Note what the user painted with other tools.
+
+        The painted instance counts as corrected.
+
+        Parameters
+        ----------
+        voxels_N
+            Flat indices of the voxels.
+        old, new
+            Ids before and after, one for all or one for each voxel.
+        """
+        if not voxels_N.size:
+            return
+        self._strokes.append(voxels_N)
+        places = np.unravel_index(voxels_N, self.labels_ZYX.shape)
+        z, y, x = ((int(p.min()), int(p.max()) + 1) for p in places)
+        box = Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
+        painted = {int(i) for i in np.unique(new) if i}
+        for label in painted | {int(i) for i in np.unique(old) if i}:
+            self._outdate(label, box)
+        for label in painted:
+            self.marks[label] = mark("corrected")
+
+    def take_rows(
+        self, rows: Mapping[str, NDArray[Any]], measured: Iterable[int]
+    ) -> None:
+        """Replace the rows of measured instances; those without a row are gone."""
+        keep = ~np.isin(self.table["index"], list(measured))
+        base = {k: v for k, v in self.table.items() if k in rows}
+        joined = {k: np.concatenate([v[keep], rows[k]]) for k, v in base.items()}
+        order = np.argsort(joined["index"], kind="stable")
+        self.table = add_doubt({k: v[order] for k, v in joined.items()})
+        self.marks = {
+            label: found
+            for label, found in self.marks.items()
+            if label in self.pending or self.row_of(label) is not None
+        }
+
+    def take_pending(self) -> dict[int, Box]:
+        """Return what to measure now, each box clipped to the volume."""
+        pending, self.pending = self.pending, {}
+        return pending
+
+    def snapshot(self) -> Saved:
+        """Return what a file keeps, as it is now."""
+        steps = [
+            StepFile(
+                s.number, s.edit.kind, s.edit.ids, s.marks_before, s.marks_after, s
+            )
+            for s in self.history.done
+        ]
+        strokes = (
+            np.unique(np.concatenate(self._strokes))
+            if self._strokes
+            else np.zeros(0, np.int64)
+        )
+        self._strokes = [strokes] if strokes.size else []
+        values = self.labels_ZYX[np.unravel_index(strokes, self.labels_ZYX.shape)]
+        return Saved([*self._archived, *steps], dict(self.marks), strokes, values)
+
+    def restore(self, saved: Saved) -> None:
+        """Do what a file says was done, on labels as they were at first."""
+        for entry in saved.steps:
+            if entry.step is None:
+                self._archived.append(entry)
+                continue
+            entry.step.edit.apply(self.labels_ZYX)
+            self.history.done.append(entry.step)
+            for label in entry.step.edit.ids:
+                self._outdate(label, *_boxes(entry.step.edit))
+        if saved.strokes.size:
+            places = np.unravel_index(saved.strokes, self.labels_ZYX.shape)
+            old = self.labels_ZYX[places]
+            self.labels_ZYX[places] = saved.values
+            self.note_stroke(saved.strokes, old, saved.values)
+        self.marks = dict(saved.marks)
+        self._n_steps = max((s.number for s in saved.steps), default=0)
+
+    def trim(self) -> None:
+        """Give memory back once everything is saved; the oldest stays done."""
+        for step in self.history.trim(_KEPT_BYTES):
+            self._archived.append(
+                StepFile(
+                    step.number,
+                    step.edit.kind,
+                    step.edit.ids,
+                    step.marks_before,
+                    step.marks_after,
+                )
+            )
+
+    def _note(self, edit: Edit, marks: Marks) -> None:
+        for label, found in marks.items():
+            if found is None:
+                self.marks.pop(label, None)
+            else:
+                self.marks[label] = found
+        boxes = _boxes(edit)
+        for label in edit.ids:
+            self._outdate(label, *boxes)
+
+    def _outdate(self, label: int, *boxes: Box) -> None:
+        known = [self.pending[label]] if label in self.pending else []
+        row = self.row_of(label)
+        if row is not None:
+            known.append(box_of_row(self.table, row))
+        if known or boxes:
+            self.pending[label] = _around([*known, *boxes])
+        self._top = max(self._top, label)
+
+    def _voxels(self, label: int) -> int:
+        row = self.row_of(label)
+        return 0 if row is None else int(self.table["voxels"][row])
+
+
+def _boxes(edit: Edit) -> list[Box]:
+    return [patch.box for patch in edit.patches]
+
+
+def _around(boxes: Sequence[Box]) -> Box:
+    """Return the smallest box around boxes."""
+    start = [min(box.start[axis] for box in boxes) for axis in range(3)]
+    stop = [max(box.stop[axis] for box in boxes) for axis in range(3)]
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))

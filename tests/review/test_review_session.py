@@ -1,0 +1,223 @@
+"""A review keeps its table true and survives a crash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_volseg.errors import DataError
+from napari_volseg.review import (
+    Review,
+    ReviewFolder,
+    fingerprint,
+    instance_table,
+    measure_instances,
+)
+from napari_volseg.sample_data import make_sample
+
+VOXEL_SIZE = (30.0, 8.0, 8.0)
+
+
+def make_labels() -> np.ndarray:
+    return make_sample("cells", (10, 40, 40)).labels_ZYX.astype(np.uint32)
+
+
+def start(labels: np.ndarray) -> Review:
+    return Review(labels, instance_table(labels, None, VOXEL_SIZE), VOXEL_SIZE)
+
+
+def measure(review: Review) -> None:
+    pending = review.take_pending()
+    rows = measure_instances(review.labels_ZYX, None, pending, VOXEL_SIZE)
+    review.take_rows(rows, pending)
+
+
+def same_table(review: Review) -> None:
+    expected = instance_table(review.labels_ZYX, None, VOXEL_SIZE)
+    assert list(review.table) == list(expected)
+    for name, column in expected.items():
+        np.testing.assert_allclose(review.table[name], column, err_msg=name)
+
+
+def paint(review: Review, place: tuple[slice, ...], value: int) -> None:
+    """Paint as napari does, and tell the review."""
+    mask = np.zeros(review.labels_ZYX.shape, bool)
+    mask[place] = True
+    voxels = np.flatnonzero(mask)
+    old = review.labels_ZYX[mask].copy()
+    review.labels_ZYX[mask] = value
+    review.note_stroke(voxels, old, value)
+
+
+def test_the_table_follows_edits_strokes_and_undo() -> None:
+    review = start(make_labels())
+    review.merge([1, 2])
+    measure(review)
+    same_table(review)
+    review.delete([3])
+    measure(review)
+    same_table(review)
+    paint(review, (slice(2, 4), slice(0, 9), slice(0, 9)), 5)
+    measure(review)
+    same_table(review)
+    assert review.status(5) == "corrected"
+    while review.history.done:
+        review.undo()
+    measure(review)
+    same_table(review)
+    assert 3 in review.table["index"]
+
+
+def test_an_edit_of_what_is_gone_is_refused() -> None:
+    review = start(make_labels())
+    review.delete([1])
+    measure(review)
+    with pytest.raises(DataError, match="no instance 1 any more"):
+        review.delete([1])
+
+
+def test_a_new_session_goes_on_where_a_crash_left_off(tmp_path: Path) -> None:
+    base = make_labels()
+    key = fingerprint(base)
+    review = start(base.copy())
+    folder = ReviewFolder(tmp_path / "review", key)
+    review.merge([1, 2])
+    folder.save(review.snapshot())
+    review.say([4], "accepted")
+    review.delete([3])
+    paint(review, (slice(2, 4), slice(0, 9), slice(0, 9)), 5)
+    review.delete([4])
+    review.undo()
+    folder.save(review.snapshot())
+
+    again = start(base.copy())
+    saved = ReviewFolder(tmp_path / "review", key).load()
+    assert saved is not None
+    again.restore(saved)
+
+    assert (again.labels_ZYX == review.labels_ZYX).all()
+    assert again.marks == review.marks
+    assert again.status(4) == "accepted"
+    assert again.marks[4].author
+    measure(again)
+    same_table(again)
+    # The steps of before the crash can still be taken back.
+    for one in (again, review):
+        while one.history.done:
+            one.undo()
+    assert (again.labels_ZYX == review.labels_ZYX).all()
+
+
+def test_files_of_edits_taken_back_for_good_are_removed(tmp_path: Path) -> None:
+    review = start(make_labels())
+    folder = ReviewFolder(tmp_path, "key")
+    review.delete([1])
+    folder.save(review.snapshot())
+    review.undo()
+    review.delete([2])
+    folder.save(review.snapshot())
+    assert [path.name for path in (tmp_path / "edits").iterdir()] == ["000002.npz"]
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    base = make_labels()
+    review = start(base.copy())
+    folder = ReviewFolder(tmp_path, fingerprint(base))
+    review.delete([1])
+    folder.save(review.snapshot())
+    review.delete([2])
+
+    def fail(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_volseg.io.atomic.os.replace", fail)
+        with pytest.raises(DataError, match="cannot be written"):
+            folder.save(review.snapshot())
+    saved = folder.load()
+    assert saved is not None
+    assert [step.ids for step in saved.steps] == [(1,)]
+    folder.save(review.snapshot())
+    saved = folder.load()
+    assert saved is not None
+    assert [step.ids for step in saved.steps] == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda tree: tree | {"labels": "00000000"}, "review of other instances"),
+        (lambda tree: tree | {"format_version": 99}, "newer version"),
+        (lambda tree: tree | {"steps": [{"number": 1}]}, "is damaged"),
+        (lambda tree: tree | {"statuses": {"1": ["x", "y", "z"]}}, "is damaged"),
+        (lambda tree: [], "is damaged"),
+    ],
+)
+def test_a_damaged_review_is_refused_in_words(
+    tmp_path: Path, damage: Any, sentence: str
+) -> None:
+    base = make_labels()
+    review = start(base.copy())
+    folder = ReviewFolder(tmp_path, fingerprint(base))
+    review.delete([1])
+    folder.save(review.snapshot())
+    path = tmp_path / "review.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(DataError, match=sentence):
+        folder.load()
+
+
+def test_a_lost_or_cut_edit_is_refused(tmp_path: Path) -> None:
+    base = make_labels()
+    review = start(base.copy())
+    folder = ReviewFolder(tmp_path, fingerprint(base))
+    review.delete([1])
+    folder.save(review.snapshot())
+    path = tmp_path / "edits" / "000001.npz"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match="damaged"):
+        folder.load()
+    path.unlink()
+    with pytest.raises(DataError, match="missing"):
+        folder.load()
+
+
+def test_only_one_window_saves(tmp_path: Path) -> None:
+    first, second = ReviewFolder(tmp_path, "a"), ReviewFolder(tmp_path, "a")
+    assert first.acquire()
+    assert not second.acquire()
+    first.release()
+    assert second.acquire()
+    second.release()
+
+
+def test_memory_for_undo_is_bounded_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("napari_volseg.review.session._KEPT_BYTES", 1)
+    base = make_labels()
+    review = start(base.copy())
+    folder = ReviewFolder(tmp_path, fingerprint(base))
+    for label in (1, 2, 3):
+        review.delete([label])
+        folder.save(review.snapshot())
+        review.trim()
+    assert len(review.history.done) == 1
+    again = start(base.copy())
+    saved = folder.load()
+    assert saved is not None
+    again.restore(saved)
+    assert (again.labels_ZYX == review.labels_ZYX).all()
+
+
+def test_the_fingerprint_tells_labels_apart() -> None:
+    labels = make_labels()
+    other = labels.copy()
+    other[-1, -1, -1] += 1
+    assert fingerprint(labels) == fingerprint(np.asfortranarray(labels))
+    assert fingerprint(labels) != fingerprint(other)
+    assert fingerprint(labels) != fingerprint(labels.reshape(20, 20, 40))
