@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_volseg.geometry import Box, blend_profile, iter_boxes, window_starts
+from napari_volseg.geometry import (
+    Box,
+    blend_profile,
+    iter_boxes,
+    reading_block,
+    window_starts,
+)
 
 sizes = st.tuples(*[st.integers(1, 20)] * 3)
 
@@ -58,3 +64,24 @@ def test_a_box_that_ends_before_it_starts_is_refused():
 
 def test_clipping_a_box_outside_the_volume_leaves_nothing():
     assert Box((50, 50, 50), (60, 60, 60)).clip((10, 10, 10)).size == 0
+
+
+@pytest.mark.parametrize(
+    ("chunks", "block"),
+    [
+        ([], (2, 100, 100)),
+        ([None, (1, 100, 100)], (2, 100, 100)),
+        ([(10, 10, 10), None], (10, 20, 100)),
+        ([(10, 10, 10), (1, 30, 30)], (10, 30, 60)),
+        ([(50, 500, 500)], (8, 100, 100)),  # one chunk has more than four times 20,000
+    ],
+)
+def test_a_block_to_read_is_whole_chunks_of_about_the_size_asked_for(chunks, block):
+    assert reading_block((100, 100, 100), chunks, 20_000) == block
+
+
+@given(sizes, st.lists(sizes, max_size=2), st.integers(1, 500))
+def test_a_block_to_read_lies_in_the_volume_and_is_not_far_too_large(shape, chunks, n):
+    block = reading_block(shape, chunks, n)
+    assert all(1 <= b <= m for b, m in zip(block, shape, strict=True))
+    assert np.prod(block) <= 4 * n

@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import metrics as skimage_metrics
 
-from napari_volseg.metrics import evaluate
+from napari_volseg.errors import DataError
+from napari_volseg.metrics import evaluate, evaluate_blocks
 from napari_volseg.sample_data import make_sample
 
 PERFECT = {
@@ -185,3 +187,79 @@ def test_inputs_are_not_written():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="differ"):
         evaluate(line((1, 4)), line((1, 5)))
+
+
+@settings(deadline=None)
+@given(labellings(), st.tuples(*[st.integers(1, 5)] * 3), st.integers(0, 2**32))
+def test_blocks_have_the_scores_of_the_whole(pair, block, seed):
+    pred, truth = pair
+    rng = np.random.default_rng(seed)
+    annotated = rng.random(truth.shape) < 0.7 if seed % 2 else None
+    min_size = int(rng.integers(0, 5))
+    far = pred.astype(np.uint64) * np.uint64(2**61 + 1)  # ids of up to 64 bits
+
+    scores = evaluate_blocks(
+        far, truth, annotated, min_size, block=block, threads=1 + seed % 3
+    )
+
+    assert scores == evaluate(pred, truth, annotated, min_size)
+
+
+class Generated:
+    """A volume that is made when it is read, like one that lies on a disk."""
+
+    shape, dtype = (64, 256, 256), np.dtype(np.uint32)
+
+    def __init__(self, shift):
+        self.shift, self.n_reads = shift, 0
+
+    def __getitem__(self, slices):
+        self.n_reads += 1
+        z, y, x = (np.arange(s.start, s.stop) // 16 for s in slices)
+        ids = z[:, None, None] + 5 * y[:, None] + 90 * (x + self.shift)
+        return (ids + 1).astype(self.dtype)
+
+
+def test_memory_is_bounded_by_the_block():
+    pred, truth = Generated(0), Generated(90)
+    said = []
+    tracemalloc.start()
+
+    scores = evaluate_blocks(
+        pred,
+        truth,
+        block=(16, 64, 64),
+        threads=2,
+        report=lambda *steps: said.append(steps),
+    )
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert scores["ap"] == 1  # the same instances under other names
+    assert pred.n_reads == truth.n_reads == 64
+    assert said == [(i, 64) for i in range(1, 65)]
+    assert peak < 4 * 2**20  # one of the volumes has 16
+
+
+def test_blocks_where_nothing_is_annotated_are_not_read():
+    pred, truth = Generated(0), Generated(0)
+    annotated = np.zeros(truth.shape, np.uint8)
+    annotated[40, 7, 7] = 3
+
+    scores = evaluate_blocks(pred, truth, annotated, block=(16, 256, 256))
+
+    assert scores["n_true"] == 1
+    assert pred.n_reads == truth.n_reads == 1
+
+
+def test_what_is_wrong_with_a_block_is_said():
+    truth = line((1, 4), (2, 4))
+    for pred, message in (
+        (line((1, 4), (-2, 4)), "A has the negative id -2"),
+        (line((1, 4), (2, 4)) + 0.5, "A holds fractions"),
+        (line((1, 5)), r"A has the shape \(1, 1, 5\) but B"),
+    ):
+        with pytest.raises(DataError, match=message):
+            evaluate_blocks(pred, truth, block=(1, 1, 3), names=("A", "B"))
+    with pytest.raises(DataError, match="the mask has the shape"):
+        evaluate_blocks(truth, truth, truth[..., :3], block=(1, 1, 3))

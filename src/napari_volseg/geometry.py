@@ -5,14 +5,22 @@ Everything here is in voxels, ordered z, y, x, and half-open.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Box", "Size", "blend_profile", "iter_boxes", "window_starts"]
+__all__ = [
+    "Box",
+    "Size",
+    "blend_profile",
+    "iter_boxes",
+    "reading_block",
+    "window_starts",
+]
 
 Size = tuple[int, int, int]
 
@@ -126,3 +134,37 @@ def iter_boxes(shape_ZYX: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
             min(s + b, n) for s, b, n in zip(start, block, shape_ZYX, strict=True)
         )
         yield Box(start, stop)  # type: ignore[arg-type]
+
+
+def reading_block(
+    shape_ZYX: Sequence[int],
+    chunks: Iterable[Sequence[int] | None],
+    max_voxels: int,
+) -> Size:
+    """Return a block in which arrays of one shape are quick to read.
+
+    It consists of whole chunks of the largest, as many as the limit allows, along x
+    first; only when a chunk exceeds four times the limit is it divided.
+
+    Parameters
+    ----------
+    chunks
+        Chunk (z, y, x) of each array; None for one that is stored plainly.
+    max_voxels
+        Voxels of the block to aim at.
+    """
+    block = [1, 1, 1]
+    for chunk in chunks:
+        if chunk is not None:
+            block = [max(b, c) for b, c in zip(block, chunk, strict=True)]
+    block = [min(b, n) for b, n in zip(block, shape_ZYX, strict=True)]
+    for axis in (2, 1, 0):
+        fits = max_voxels // (prod(block) // block[axis])
+        n_chunks = max(1, fits // block[axis])
+        block[axis] = min(block[axis] * n_chunks, shape_ZYX[axis])
+    for axis in (0, 1, 2):
+        if prod(block) > 4 * max_voxels:
+            others = prod(block) // block[axis]
+            block[axis] = max(1, 4 * max_voxels // others)
+    z, y, x = (int(b) for b in block)
+    return z, y, x

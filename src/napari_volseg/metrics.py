@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from math import prod
 from typing import Any
 
-import fastremap
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["evaluate"]
+from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box, Size, iter_boxes
+from napari_volseg.overlaps import Overlaps, add_overlaps, count_overlaps
+from napari_volseg.volume import ArrayLike, read_annotation
+
+__all__ = ["evaluate", "evaluate_blocks", "score_overlaps"]
+
+_PART = 2**22
+"""Voxels of a volume in memory that are counted at once."""
 
 Labels = NDArray[np.integer[Any]]
 
@@ -67,16 +79,130 @@ def evaluate(
     for array in (pred_ZYX, annotated_ZYX):
         if array is not None and array.shape != truth_ZYX.shape:
             raise ValueError(f"shapes {array.shape} and {truth_ZYX.shape} differ")
-    if annotated_ZYX is None:
-        pred, truth = pred_ZYX.reshape(-1), truth_ZYX.reshape(-1)
-    else:
-        pred, truth = pred_ZYX[annotated_ZYX], truth_ZYX[annotated_ZYX]
-    overlaps = _count_overlaps(pred, truth, min_size)
+    depth = max(1, _PART // max(1, prod(truth_ZYX.shape[1:])))
+    parts = (slice(z, z + depth) for z in range(0, len(truth_ZYX), depth))
+    return score_overlaps(
+        add_overlaps(
+            count_overlaps(
+                pred_ZYX[part],
+                truth_ZYX[part],
+                None if annotated_ZYX is None else annotated_ZYX[part],
+            )
+            for part in parts
+        ),
+        min_size,
+    )
+
+
+def evaluate_blocks(
+    pred_ZYX: ArrayLike,
+    truth_ZYX: ArrayLike,
+    annotated_ZYX: ArrayLike | None = None,
+    min_size: int = 0,
+    *,
+    block: Size,
+    threads: int | None = None,
+    names: tuple[str, str] = ("the prediction", "the truth"),
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, float]:
+    """Compare instances of volumes of any size; only blocks of them are in memory.
+
+    The scores are those of `evaluate`, bit by bit, whatever the blocks. Beside the
+    blocks, memory is needed for every pair of instances that share a voxel: 24 bytes,
+    and about 100 while they are scored.
+
+    Parameters
+    ----------
+    pred_ZYX, truth_ZYX
+        Instance ids of up to 64 bits, 0 = background; integer-valued floats too.
+    annotated_ZYX
+        Not zero where the truth counts.
+    block
+        Voxels (z, y, x) read at once.
+    threads
+        Blocks that are read and counted at the same time; by default one for each
+        processor that this process may use, at most 16.
+    names
+        Of prediction and truth, for messages.
+    report
+        Called with the number of blocks done and of all blocks.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ, ids are negative or fractions, or a block cannot be read.
+    """
+    shape = tuple(truth_ZYX.shape)
+    for array, name in ((pred_ZYX, names[0]), (annotated_ZYX, "the mask")):
+        if array is not None and tuple(array.shape) != shape:
+            raise DataError(
+                f"{name} has the shape {tuple(array.shape)} but {names[1]} has "
+                f"{shape}: they must cover the same voxels"
+            )
+
+    def count(box: Box) -> Overlaps:
+        annotated = None
+        if annotated_ZYX is not None:
+            annotated = np.asarray(annotated_ZYX[box.slices]) != 0
+            if not annotated.any():
+                return add_overlaps([])
+        return count_overlaps(
+            _ids(pred_ZYX, box, names[0]), _ids(truth_ZYX, box, names[1]), annotated
+        )
+
+    boxes = list(iter_boxes(shape, block))
+    overlaps = add_overlaps(_in_threads(count, boxes, threads or _processors(), report))
+    return score_overlaps(overlaps, min_size)
+
+
+def _ids(labels_ZYX: ArrayLike, box: Box, name: str) -> Labels:
+    part = np.asarray(labels_ZYX[box.slices])
+    return part if part.dtype.kind == "u" else read_annotation(part, name=name)[0]
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return min(16, len(os.sched_getaffinity(0)))
+    return min(16, os.cpu_count() or 1)
+
+
+def _in_threads(
+    work: Callable[[Box], Overlaps],
+    boxes: Sequence[Box],
+    threads: int,
+    report: Callable[[int, int], None],
+) -> Iterator[Overlaps]:
+    """Yield what `work` makes of each box; few results wait at any time."""
+    pending: deque[Future[Overlaps]] = deque()
+    waiting = iter(boxes)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for done in range(1, len(boxes) + 1):
+                for box in islice(waiting, 2 * threads - len(pending)):
+                    pending.append(pool.submit(work, box))
+                yield pending.popleft().result()
+                report(done, len(boxes))
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def score_overlaps(overlaps: Overlaps, min_size: int = 0) -> dict[str, float]:
+    """Return the scores of `evaluate` from the overlaps of all instances.
+
+    Parameters
+    ----------
+    overlaps
+        Of the annotated voxels, added up over the whole volume.
+    min_size
+        Instances of fewer voxels become background.
+    """
+    kept = _keep_large(overlaps, min_size)
     return {
-        **_pair_scores(overlaps),
-        **_match_scores(overlaps),
-        "n_true": float(np.count_nonzero(overlaps.true_sizes[1:])),
-        "n_pred": float(np.count_nonzero(overlaps.pred_sizes[1:])),
+        **_pair_scores(kept),
+        **_match_scores(kept),
+        "n_true": float(np.count_nonzero(kept.true_sizes[1:])),
+        "n_pred": float(np.count_nonzero(kept.pred_sizes[1:])),
     }
 
 
@@ -85,7 +211,7 @@ class _Overlaps:
     """How many voxels each true and each predicted instance share, zeros left out."""
 
     true_ids: NDArray[np.int64]
-    """Of each overlap; 0 is background."""
+    """Of each overlap, counted from 1; 0 is background."""
     pred_ids: NDArray[np.int64]
     counts: NDArray[np.int64]
     true_sizes: NDArray[np.int64]
@@ -93,20 +219,21 @@ class _Overlaps:
     pred_sizes: NDArray[np.int64]
 
 
-def _count_overlaps(pred: Labels, truth: Labels, min_size: int) -> _Overlaps:
-    dense_true, true_names = fastremap.renumber(truth)
-    dense_pred, pred_names = fastremap.renumber(pred)
-    n_pred = int(max(pred_names.values(), default=0)) + 1
-    n_true = int(max(true_names.values(), default=0)) + 1
-    pairs = dense_true.astype(np.int64)
-    pairs *= n_pred
-    pairs += dense_pred
-    keys, counts = fastremap.unique(pairs, return_counts=True)
-    keys, counts = keys.astype(np.int64), counts.astype(np.int64)
-    true_ids, pred_ids = np.divmod(keys, n_pred)
+def _keep_large(overlaps: Overlaps, min_size: int) -> _Overlaps:
+    """Give ids without gaps, and turn small instances into background."""
+    true_ids, n_true = _number(overlaps.true_ids)
+    pred_ids, n_pred = _number(overlaps.pred_ids)
+    counts = overlaps.counts
     true_ids, true_sizes = _drop_small(true_ids, counts, n_true, min_size)
     pred_ids, pred_sizes = _drop_small(pred_ids, counts, n_pred, min_size)
     return _Overlaps(true_ids, pred_ids, counts, true_sizes, pred_sizes)
+
+
+def _number(ids: NDArray[np.uint64]) -> tuple[NDArray[np.int64], int]:
+    """Return ids 0, 1, 2 … in the same order, 0 for 0, and how many there are."""
+    background = np.zeros(1, np.uint64)
+    names, places = np.unique(np.append(background, ids), return_inverse=True)
+    return places[1:].astype(np.int64), names.size
 
 
 def _drop_small(

@@ -2,8 +2,11 @@ import os
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
+import tifffile
+import zarr
 
 from napari_volseg.errors import DataError
 from napari_volseg.io import (
@@ -84,6 +87,20 @@ def test_arrays_behave_like_arrays(path):
     assert values.dtype == np.float32
     np.testing.assert_array_equal(values, np.load(path))
     assert "(6, 7, 8)" in repr(data)
+
+
+def test_arrays_know_what_is_decoded_together(tmp_path, path):
+    assert open_volume(str(path)).data.chunks is None
+    values = np.zeros((6, 20, 30), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, compression="zlib")
+    zarr.create_array(tmp_path / "a.zarr", data=values, chunks=(4, 5, 6))
+    with h5py.File(tmp_path / "a.h5", "w") as h5:
+        h5.create_dataset("raw", data=values, chunks=(3, 8, 30))
+
+    assert open_volume(str(tmp_path / "a.tif")).data.chunks == (1, 20, 30)
+    assert open_volume(str(tmp_path / "a.zarr")).data.chunks == (4, 5, 6)
+    part = open_volume(f"{tmp_path / 'a.h5'}[2:4,::-3]").data
+    assert (part.shape, part.chunks) == ((2, 7, 30), (2, 2, 30))
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 
 from napari_volseg.cli.options import Commands, add_json_option, print_json, say
+from napari_volseg.cli.progress import counting
 from napari_volseg.errors import DataError
-from napari_volseg.io import read_labels, read_mask
-from napari_volseg.volume import read_annotation
+from napari_volseg.geometry import reading_block
+from napari_volseg.io import open_labels, open_mask
 
 __all__ = ["add_commands"]
+
+MAX_VOXELS = 2**22
+"""Of a block, as far as the chunks of the files allow."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -18,7 +22,7 @@ def add_commands(commands: Commands) -> None:
         "evaluate",
         help="compare instances with the truth",
         description="Print how well predicted instances agree with the truth, where it "
-        "is annotated.",
+        "is annotated. The volumes may be larger than memory.",
         allow_abbrev=False,
     )
     parser.add_argument("prediction", metavar="PRED_SRC", help="predicted instances")
@@ -39,20 +43,27 @@ def run(args: argparse.Namespace) -> int:
     """Print the metrics."""
     if args.min_size < 0:
         raise DataError("--min-size must be 0 or above")
-    prediction, _ = read_annotation(read_labels(args.prediction), name=args.prediction)
-    mask = read_mask(args.mask) if args.mask else None
-    truth, annotated = read_annotation(
-        read_labels(args.truth), mask_ZYX=mask, name=args.truth
-    )
+    prediction, truth = open_labels(args.prediction), open_labels(args.truth)
     if prediction.shape != truth.shape:
         raise DataError(
             f"{args.prediction} has the shape {prediction.shape} but {args.truth} has "
             f"{truth.shape}: they must cover the same voxels; pick the part with "
             "slices, for instance truth.h5:labels[0:100]"
         )
-    from napari_volseg.metrics import evaluate
+    mask = open_mask(args.mask) if args.mask else None
+    from napari_volseg.metrics import evaluate_blocks
 
-    metrics = evaluate(prediction, truth, annotated, min_size=args.min_size)
+    arrays = [prediction, truth] + ([] if mask is None else [mask])
+    with counting("blocks") as report:
+        metrics = evaluate_blocks(
+            prediction,
+            truth,
+            mask,
+            args.min_size,
+            block=reading_block(truth.shape, [a.chunks for a in arrays], MAX_VOXELS),
+            names=(args.prediction, args.truth),
+            report=report,
+        )
     if args.json:
         print_json(metrics)
         return 0

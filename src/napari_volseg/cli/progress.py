@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self, assert_never
@@ -25,7 +25,7 @@ from napari_volseg.events import (
 )
 from napari_volseg.events import Progress as ProgressEvent
 
-__all__ = ["Interrupt", "Reporter", "interruptible"]
+__all__ = ["Interrupt", "Reporter", "counting", "interruptible"]
 
 _PLAIN_SECONDS = 10.0
 _SHOWN_METRICS = (
@@ -74,6 +74,22 @@ def interruptible() -> Iterator[Interrupt]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many of all are done, on a terminal only."""
+    console = Console(stderr=True, highlight=False)
+    columns = (BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"))
+    with Progress(
+        *columns,
+        TextColumn(what),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class Reporter:

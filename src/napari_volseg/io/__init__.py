@@ -10,6 +10,7 @@ from napari_volseg.io.lazy import LazyArray
 from napari_volseg.io.reading import (
     list_datasets,
     open_labels,
+    open_mask,
     open_volume,
     read_labels,
     read_mask,
@@ -35,6 +36,7 @@ __all__ = [
     "kind_of_file",
     "list_datasets",
     "open_labels",
+    "open_mask",
     "open_volume",
     "parse_source",
     "read_labels",

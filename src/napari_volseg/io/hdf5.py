@@ -162,6 +162,7 @@ class _StoredDataset:
         self.shape = tuple(int(n) for n in node.shape)
         self.dtype: np.dtype[Any] = node.dtype
         self._path, self._dataset = path, dataset
+        self.chunks: tuple[int, ...] | None = node.chunks
         self._chunks = node.chunks if node.chunks and node.compression else None
         self._lock = threading.Lock()
         self._slab: tuple[object, slice, NDArray[Any]] | None = None

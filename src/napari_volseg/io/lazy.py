@@ -30,6 +30,11 @@ class StoredArray(Protocol):
         """Type of the values, in the file's byte order."""
         ...
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Elements of each axis that are decoded together; None when stored plainly."""
+        ...
+
     def read(self, slices: tuple[slice, ...]) -> NDArray[Any]:
         """Return a part, all axes kept; starts and stops lie inside, steps are > 0."""
         ...
@@ -48,6 +53,8 @@ class Stored:
 
 class MappedArray:
     """A numpy array, as a rule mapped from a file."""
+
+    chunks: tuple[int, ...] | None = None
 
     def __init__(self, array: NDArray[Any]) -> None:
         self._array = array
@@ -106,6 +113,17 @@ class LazyArray:
     def nbytes(self) -> int:
         """Bytes of the whole array once read."""
         return self.size * self.dtype.itemsize
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Elements of each axis that are decoded together; None when stored plainly."""
+        stored = self._array.chunks
+        if stored is None:
+            return None
+        return tuple(
+            1 if a is None else max(1, min(n, stored[a] // abs(self._ranges[a].step)))
+            for a, n in zip(self._axes, self.shape, strict=True)
+        )
 
     def without_channels(self) -> LazyArray:
         """Return the same array without its first axis, which has length one."""

@@ -17,7 +17,14 @@ from napari_volseg.io.lazy import LazyArray, Stored
 from napari_volseg.io.sources import Source, check_exists, parse_source
 from napari_volseg.volume import Volume, VoxelSize
 
-__all__ = ["list_datasets", "open_labels", "open_volume", "read_labels", "read_mask"]
+__all__ = [
+    "list_datasets",
+    "open_labels",
+    "open_mask",
+    "open_volume",
+    "read_labels",
+    "read_mask",
+]
 
 Format = Literal["hdf5", "zarr", "tiff", "npy"]
 
@@ -82,6 +89,17 @@ def read_labels(source: str) -> NDArray[Any]:
     return _single(*_open(source, "labels"))[...]
 
 
+def open_mask(source: str) -> LazyArray:
+    """Open a mask with axes ZYX without reading its values; not zero is inside.
+
+    Raises
+    ------
+    DataError
+        As `open_labels`.
+    """
+    return _single(*_open(source, "mask"))
+
+
 def read_mask(source: str) -> NDArray[np.bool_]:
     """Read a mask with axes ZYX: True where the stored value is not zero.
 
@@ -90,7 +108,7 @@ def read_mask(source: str) -> NDArray[np.bool_]:
     DataError
         As `read_labels`.
     """
-    array = _single(*_open(source, "mask"))
+    array = open_mask(source)
     check_memory(array.size, source)
     mask = np.empty(array.shape, np.bool_)
     for z in range(0, array.shape[0], 16):

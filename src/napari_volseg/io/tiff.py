@@ -191,6 +191,8 @@ class _StoredPages:
             raise DataError(f"{file} is incomplete, pages are missing: copy it again")
         self._full, self._samples = full, samples
         self.shape = tuple(len(range(n)[s]) for n, s in zip(full, samples, strict=True))
+        k = self._n_outer
+        self.chunks: tuple[int, ...] | None = (1,) * k + self.shape[k:]
         self.dtype: np.dtype[Any] = np.dtype(series.dtype)
         self._file = file
         self._lock = threading.Lock()

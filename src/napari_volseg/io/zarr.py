@@ -182,6 +182,7 @@ class _StoredZarr:
     def __init__(self, array: zarr.Array[Any], name: str) -> None:
         self.shape = tuple(int(n) for n in array.shape)
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+        self.chunks: tuple[int, ...] | None = tuple(array.chunks)
         self._array, self._name = array, name
         check_dtype(self.dtype, name)
         check_memory(prod(array.chunks) * self.dtype.itemsize, f"one chunk of {name}")
