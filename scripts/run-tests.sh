@@ -9,6 +9,9 @@ shift
 workers=$("$python" -c 'import os; print(min(4, os.cpu_count() or 1))')
 # One thread a process: two processes of two threads each thrash two cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+# Numba, which napari draws labels with, would set OpenMP's threads back to all cores
+# for PyTorch too: tests of networks then take up to twenty times as long.
+export NUMBA_NUM_THREADS="${NUMBA_NUM_THREADS:-$OMP_NUM_THREADS}"
 set -- -m pytest -q -n "$workers" --dist loadgroup \
   --durations=10 --durations-min=5 "$@"
 
