@@ -49,6 +49,12 @@ class Record:
     signs: dict[str, int] = field(default_factory=dict)
     """Kinds of signs the user was told, and in which epoch."""
 
+    revision: int = 1
+    """The labels that are learnt from; 1 are those that the run began with."""
+    revised_step: int = 0
+    """The step before which they were taken."""
+    changed: list[tuple[int, ...]] = field(default_factory=list)
+    """Where they differ from those before: the pair, then start and stop of a box."""
     parts_per_batch: int = 1
     """Parts that each batch is split into since memory ran out."""
 

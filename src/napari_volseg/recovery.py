@@ -55,6 +55,9 @@ def rescue(plan: TrainPlan, failed: Learner, folder: Path) -> Learner:
     record.rescues, record.rescued_step = old.rescues + 1, record.step
     record.skipped_in_row, record.n_skipped = 0, old.n_skipped
     record.parts_per_batch = max(record.parts_per_batch, old.parts_per_batch)
+    # New labels stay, and go with no weights.
+    record.revision, record.revised_step = old.revision, old.revised_step
+    record.changed = old.changed
     # The time is spent, and the model file on disk is still the best one.
     record.elapsed = old.elapsed
     record.best_score, record.best_metrics = old.best_score, old.best_metrics

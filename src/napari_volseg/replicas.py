@@ -12,7 +12,7 @@ import torch
 from napari_volseg.distributed import Group, leave
 from napari_volseg.learner import Learner
 from napari_volseg.planning import TrainPlan, plan_from_json
-from napari_volseg.preparing import prepare_patches
+from napari_volseg.preparing import TrainingData
 from napari_volseg.runs import TrainingPair
 from napari_volseg.sampling import Batch, batches
 
@@ -55,6 +55,10 @@ class Leader:
             }
         )
 
+    def share_anew(self) -> None:
+        """Give the whole state to the others before the next step."""
+        self._shared = None
+
     def wait(self) -> None:
         """Let the others know that this is a pause and not the end."""
         self._group.send({"do": "wait"})
@@ -77,7 +81,7 @@ def assist(
     group
         This process's place; its rank is not 0.
     """
-    source = prepare_patches(plan, pairs, folder)
+    data = TrainingData(plan, pairs, folder)
     learner: Learner | None = None
     stream: Iterator[list[Batch]] = iter(())
     try:
@@ -87,8 +91,9 @@ def assist(
                 _close(stream)
                 learner = Learner(plan_from_json(order["plan"]), group)
                 learner.load(order["state"])
+                data.follow(learner.record)
                 stream = batches(
-                    source,
+                    data.source,
                     learner.step,
                     range(group.rank, plan.micro_batches, group.size),
                     plan.config.system.training.num_workers,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 from napari_volseg.config import Config
 from napari_volseg.events import Reason
 from napari_volseg.record import Record
 
-__all__ = ["Verdict", "early_verdict", "note_epoch", "note_score"]
+__all__ = ["Verdict", "early_verdict", "note_epoch", "note_new_labels", "note_score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,19 @@ def note_epoch(record: Record, train: float, watched: float, margin: float) -> N
         record.lowest_loss, record.stale_epochs = watched, 0
     else:
         record.stale_epochs += 1
+
+
+def note_new_labels(record: Record, is_yardstick_new: bool) -> None:
+    """Begin to count anew after labels changed: losses do not compare any more.
+
+    Parameters
+    ----------
+    is_yardstick_new
+        Whether scores do not compare either: the next model is then the best one.
+    """
+    record.lowest_loss, record.stale_epochs = inf, 0
+    if is_yardstick_new:
+        record.best_score = -inf
 
 
 def early_verdict(record: Record, config: Config) -> Verdict | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.distributed import ALONE, Group
+from napari_volseg.errors import DataError
 from napari_volseg.events import (
     CheckpointSaved,
     Event,
@@ -25,14 +26,25 @@ from napari_volseg.finishing import finish
 from napari_volseg.learner import Learner
 from napari_volseg.pacing import Pace
 from napari_volseg.planning import TrainPlan
-from napari_volseg.preparing import prepare_patches
+from napari_volseg.preparing import TrainingData
 from napari_volseg.previews import Previewer
 from napari_volseg.recovery import plan_after, refuse_third, rescue, rescue_message
 from napari_volseg.replicas import Leader
 from napari_volseg.runfiles import RunFiles
-from napari_volseg.runs import Control, TrainingPair
+from napari_volseg.runs import (
+    Control,
+    TrainingPair,
+    newest_revision,
+    remove_revisions,
+)
 from napari_volseg.sampling import Batch, batches
-from napari_volseg.selection import Verdict, early_verdict, note_epoch, note_score
+from napari_volseg.selection import (
+    Verdict,
+    early_verdict,
+    note_epoch,
+    note_new_labels,
+    note_score,
+)
 from napari_volseg.signs import REPEAT_AFTER, Epoch, find_signs
 from napari_volseg.tensorboard_log import TensorBoardLog
 from napari_volseg.validation import HeldOutVoxels, score_of
@@ -51,7 +63,6 @@ class Session:
         resume: bool,
         group: Group = ALONE,
     ) -> None:
-        self.pairs = pairs
         self.folder = folder
         state = load_checkpoint(folder / "checkpoints") if resume else None
         rescues = state["record"]["rescues"] if state else 0
@@ -60,8 +71,10 @@ class Session:
         self._leader = Leader(group)
         if state is not None:
             self.learner.load(state)
-        self.source = prepare_patches(plan, pairs, folder)
+        self.data = TrainingData(plan, pairs, folder, self.learner.record)
         self._look_at(self.plan)
+        self._newest = newest_revision(folder)
+        self._refused = 0
         self.board = TensorBoardLog(
             folder / "tensorboard", plan.config.monitor.tensorboard
         )
@@ -75,7 +88,7 @@ class Session:
     def batches(self) -> Iterator[list[Batch]]:
         """Return the batches of all steps from the next one on."""
         return batches(
-            self.source,
+            self.data.source,
             self.learner.step,
             range(0, self.plan.micro_batches, self.learner.group.size),
             self.plan.config.system.training.num_workers,
@@ -148,6 +161,7 @@ class Session:
     def end_epoch(self, control: Control) -> Iterator[Event]:
         """Validate, preview, and let the schedule know."""
         learner, monitor = self.learner, self.plan.config.monitor
+        self._newest = newest_revision(self.folder)
         record, lr = learner.record, learner.lr
         loss = self._mean_loss()
         watched, val = loss, None
@@ -183,11 +197,47 @@ class Session:
         refuse_third(self.plan, failed.record)
         plan = plan_after(self.plan, failed.record.rescues + 1)
         self.learner = rescue(plan, failed, self.folder / "checkpoints")
+        self.data.follow(self.learner.record)
         if plan.compute != self.plan.compute:
             self._look_at(plan)
         self.plan = plan
         self._losses, self._parts = [], []
         return Notice(rescue_message(plan, self.learner), "warning")
+
+    def new_labels(self, control: Control) -> int | None:
+        """Return the revision of labels to take now; None while there is none."""
+        wanted = max(control.revision, self._newest)
+        known = max(self.learner.record.revision, self._refused)
+        return wanted if wanted > known else None
+
+    def take_labels(self, revision: int) -> Iterator[Event]:
+        """Learn from new labels from the next step on; say what they changed.
+
+        Labels that cannot be used leave everything as it is.
+        """
+        record = self.learner.record
+        try:
+            message, is_truth_new = self.data.take(revision, record)
+        except DataError as error:
+            self._refused = revision
+            yield Notice(
+                f"The new labels were not taken, training goes on with those before: "
+                f"{error}",
+                "warning",
+            )
+            return
+        self._leader.share_anew()
+        self._look_at(self.plan)
+        note_new_labels(record, is_truth_new or not self.held_out)
+        yield Notice(message)
+        if not record.skipped_in_row:
+            saved = False
+            for event in self.save():
+                saved = saved or isinstance(event, CheckpointSaved)
+                yield event
+            if saved:
+                remove_revisions(self.folder, revision)
+        self.pace.lap()
 
     def preview_asked(self, control: Control) -> bool:
         """Return whether the user moved the preview box since the last preview."""
@@ -211,7 +261,12 @@ class Session:
         self._leader.end()
         yield self.progress("validating")
         finished = finish(
-            verdict, self.plan, self.pairs, self.learner, self.held_out, self.folder
+            verdict,
+            self.plan,
+            self.data.pairs,
+            self.learner,
+            self.held_out,
+            self.folder,
         )
         if self.held_out:
             self.board.validation(self.learner.step, finished.metrics)
@@ -225,9 +280,11 @@ class Session:
     def _look_at(self, plan: TrainPlan) -> None:
         """Prepare what is looked at during the training."""
         self.held_out = (
-            HeldOutVoxels(plan, self.pairs, plan.held_out) if plan.held_out else None
+            HeldOutVoxels(plan, self.data.pairs, plan.held_out)
+            if plan.held_out
+            else None
         )
-        self._previewer = Previewer(plan, self.pairs, self.folder)
+        self._previewer = Previewer(plan, self.data.pairs, self.folder)
 
     def _mean_loss(self) -> float:
         """Return the mean loss of the epoch that ends, and log it."""

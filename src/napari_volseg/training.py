@@ -86,6 +86,10 @@ def train(
             if control.stop:
                 verdict = Verdict("stopped")
                 break
+            if (revision := run.new_labels(control)) is not None:
+                stream.close()  # type: ignore[attr-defined]
+                yield from run.take_labels(revision)
+                stream = run.batches()
             try:
                 run.learn(next(stream))
             except FloatingPointError:

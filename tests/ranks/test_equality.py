@@ -1,11 +1,18 @@
 """Several real processes learn what one learns."""
 
+import numpy as np
 import pytest
 import torch
 
 from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.events import Progress, Started
-from napari_volseg.runs import amend_run, read_events
+from napari_volseg.runs import (
+    NewLabels,
+    add_revision,
+    amend_run,
+    read_events,
+    read_run,
+)
 from napari_volseg.worker import run_job
 
 
@@ -56,6 +63,21 @@ def test_fewer_processes_go_on_with_as_many_patches_in_a_step(make_run):
     alone = _train(run, resume=True)
     assert 0 < stopped_at < alone["record"]["step"] == whole["record"]["step"]
     _assert_learnt_the_same(alone, whole)
+
+
+@pytest.mark.slow
+def test_all_ranks_take_new_labels_at_the_same_step(make_run):
+    folders = [
+        make_run("system.training.num_processes=2", name="several"),
+        make_run("optimization.accumulate_grad_batches=2", name="alone"),
+    ]
+    for folder in folders:
+        labels = read_run(folder)[1][0].volume.labels_ZYX
+        add_revision(folder, [NewLabels(np.where(labels < 9, 0, labels))])
+    several, alone = map(_train, folders)
+    assert several["record"]["revision"] == alone["record"]["revision"] == 2
+    assert several["record"]["last_loss"] == pytest.approx(alone["record"]["last_loss"])
+    torch.testing.assert_close(several["network"], alone["network"])
 
 
 LONG = ("data.iter_num_per_epoch=240", "optimization.max_epochs=1")

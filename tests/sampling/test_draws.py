@@ -245,8 +245,8 @@ def test_a_patch_with_nothing_known_is_drawn_again(volume, monkeypatch):
     draws = []
     draw = PatchSource._draw
 
-    def blind(source, rng):
-        patch = draw(source, rng)
+    def blind(source, step, rng):
+        patch = draw(source, step, rng)
         draws.append(patch)
         if len(draws) < 3:
             patch.valid_CZYX[:] = False

@@ -87,8 +87,10 @@ def test_held_out_labels_and_their_guard_are_never_learnt(volume):
     config = _config("data.foreground=1")
     source = PatchSource([prepared], config, PATCH)
     for step in range(20):
-        centre = source._centre(prepared, np.random.default_rng(step))
-        assert centre.shape == (3,)
+        rng = np.random.default_rng(step)
+        chosen, place = source._choose(step, rng)
+        assert chosen is prepared
+        assert source._centre(prepared, place, rng).shape == (3,)
 
 
 def test_holding_out_everything_is_refused(volume):

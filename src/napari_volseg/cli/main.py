@@ -14,6 +14,7 @@ from napari_volseg.cli import (
     evaluate,
     find_lr,
     hidden,
+    labels,
     predict,
     profile,
     segment,
@@ -34,6 +35,7 @@ EXIT_INTERRUPTED = 130
 
 _COMMANDS = (
     train,
+    labels,
     profile,
     testing,
     predict,

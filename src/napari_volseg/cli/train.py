@@ -28,6 +28,7 @@ from napari_volseg.runs import (
     create_run,
     default_runs_dir,
     is_run,
+    newest_pairs,
     read_config,
     read_run,
 )
@@ -160,7 +161,7 @@ def read_training(
         pairs = None
     else:
         config = read_config(folder, settings)
-        pairs = None if given else read_run(folder)[1]
+        pairs = None if given else newest_pairs(folder, read_run(folder)[1])
     config = with_sources(config, given)
     if pairs is None and args.fast_dev_run and not config.data.train_image:
         from napari_volseg.cli.dev_run import sample_pairs

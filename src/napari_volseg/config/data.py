@@ -73,6 +73,8 @@ class DataConfig(Section):
     """Of the patches centred on an object, the share that first choose a size class, so that rare sizes are seen as often as common ones."""
     boundary_aware: Fraction = 0.0
     """Share of patches centred where two objects touch, or on a boundary where none do; foreground divides the rest."""
+    new_labels: Fraction = 0.5
+    """Share of patches centred where labels changed, in the epoch after a training took new ones."""
     volume_weights: Literal["annotated", "foreground", "equal"] = "annotated"
     """Volumes are drawn from by their annotated voxels, by their labelled voxels, or equally often."""
     cache: Literal["auto", "ram", "disk", "chunks"] = "auto"

@@ -4,6 +4,7 @@ A run folder is all that the outside of a job shares with the process that
 does the work, so napari, the command line, a cluster and a test use the same.
 """
 
+from napari_volseg.runs.annotations import read_annotated
 from napari_volseg.runs.control import Control, ControlReader, write_control
 from napari_volseg.runs.folder import (
     amend_run,
@@ -39,6 +40,15 @@ from napari_volseg.runs.prediction import (
     is_prediction,
     read_prediction,
 )
+from napari_volseg.runs.revisions import (
+    FIRST_REVISION,
+    NewLabels,
+    add_revision,
+    newest_pairs,
+    newest_revision,
+    read_revision,
+    remove_revisions,
+)
 from napari_volseg.runs.testing import (
     TestVolume,
     collect_test_volumes,
@@ -46,16 +56,19 @@ from napari_volseg.runs.testing import (
 )
 
 __all__ = [
+    "FIRST_REVISION",
     "LOG",
     "Control",
     "ControlReader",
     "EventLog",
+    "NewLabels",
     "PredictionRequest",
     "RunSummary",
     "TestVolume",
     "TrainingPair",
     "Worker",
     "absolute_source",
+    "add_revision",
     "amend_run",
     "attach",
     "begin_session",
@@ -75,11 +88,16 @@ __all__ = [
     "lock",
     "new_folder",
     "newest_model",
+    "newest_pairs",
+    "newest_revision",
+    "read_annotated",
     "read_config",
     "read_events",
     "read_prediction",
     "read_result",
+    "read_revision",
     "read_run",
+    "remove_revisions",
     "safe_name",
     "settle_config",
     "shorten_log",

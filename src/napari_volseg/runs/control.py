@@ -30,6 +30,8 @@ class Control:
     """Live on when the process that launched the job ends."""
     preview_box: PreviewBox | None = None
     """Where to show previews; None leaves the choice to the training."""
+    revision: int = 1
+    """The newest labels to learn from; 1 are those that the run began with."""
 
 
 def write_control(folder: Path, **changes: Any) -> Control:
@@ -83,6 +85,7 @@ def _parse(text: str) -> Control:
         preview_box=None
         if box is None
         else (int(box[0]), _size(box[1]), _size(box[2])),
+        revision=int(fields.get("revision", 1)),
     )
 
 

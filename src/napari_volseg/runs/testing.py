@@ -14,6 +14,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.io import expand_sources, open_volume, read_labels, read_mask
 from napari_volseg.runs.folder import read_run
 from napari_volseg.runs.pairs import TrainingPair, absolute_source
+from napari_volseg.runs.revisions import newest_pairs
 from napari_volseg.volume import LabelledVolume, Volume, read_annotation
 
 __all__ = ["TestVolume", "collect_test_volumes", "validation_volumes"]
@@ -62,12 +63,15 @@ def collect_test_volumes(data: DataConfig) -> list[TestVolume]:
 def validation_volumes(run_folder: Path) -> list[TestVolume]:
     """Return the validation volumes of a run, empty when it held out a part instead.
 
+    With the labels that the run was given last.
+
     Raises
     ------
     DataError
         As `napari_volseg.runs.read_run`.
     """
-    return [_of_pair(p) for p in read_run(run_folder)[1] if p.role == "val"]
+    pairs = newest_pairs(run_folder, read_run(run_folder)[1])
+    return [_of_pair(p) for p in pairs if p.role == "val"]
 
 
 def _of_pair(pair: TrainingPair) -> TestVolume:

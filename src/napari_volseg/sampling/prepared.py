@@ -45,6 +45,8 @@ class PreparedVolume:
     """
 
     name: str
+    box: Box
+    """The part of the image that was read."""
     voxel_size: VoxelSize
     image_CZYX: ArrayLike
     """As stored; normalised patch by patch."""
@@ -87,6 +89,7 @@ def prepare_volume(
     distance: Literal["3d", "2d"],
     cache: CachePlan = _IN_MEMORY,
     folder: Path | None = None,
+    before: PreparedVolume | None = None,
 ) -> PreparedVolume:
     """Read a volume, compute its targets and mark what may be learnt from.
 
@@ -100,6 +103,9 @@ def prepare_volume(
         Where image and targets are kept; the patches do not depend on it.
     folder
         Where they are kept on disk, unless the cache is in memory.
+    before
+        The same volume with earlier labels: its image is not read again, unless more
+        of it is annotated now.
 
     Raises
     ------
@@ -130,11 +136,17 @@ def prepare_volume(
             f"nothing is left to learn from {name} after holding out a part for "
             "validation: annotate more, or set data.val_fraction=0"
         )
+    if before is not None and before.box == box:
+        image, range_C2 = before.image_CZYX, before.range_C2
+    else:
+        image = _keep_image(volume.image, box, cache, folder)
+        range_C2 = intensity_range(volume.image, config.data.percentiles)
     return PreparedVolume(
         name=name,
+        box=box,
         voxel_size=volume.image.voxel_size,
-        image_CZYX=_keep_image(volume.image, box, cache, folder),
-        range_C2=intensity_range(volume.image, config.data.percentiles),
+        image_CZYX=image,
+        range_C2=range_C2,
         targets_CZYX=values,
         valid_CZYX=valid,
         margins=_margins(box.shape, patch_size, config.data.pad_size),

@@ -16,6 +16,7 @@ from torch import Tensor
 from napari_volseg.augmentation import Deformation, Patch, augment, draw_deformation
 from napari_volseg.config import Config, DataConfig
 from napari_volseg.geometry import Size
+from napari_volseg.sampling.changes import Focus
 from napari_volseg.sampling.places import Places
 from napari_volseg.sampling.prepared import PreparedVolume
 from napari_volseg.volume import normalise
@@ -52,6 +53,8 @@ class PatchSource:
     stage: Stage = _unwatched
     """Entered around each stage of the work, with its name: ``read``, ``crop``,
     ``augment`` and ``collate``."""
+    focus: Focus | None = None
+    """Where labels changed while the training went on."""
     _weights: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +68,7 @@ class PatchSource:
         """
         rng = np.random.default_rng([self.config.system.seed, step, place])
         for _ in range(_TRIES):
-            patch = self._draw(rng)
+            patch = self._draw(step, rng)
             if patch.valid_CZYX.any():
                 break
         return patch
@@ -82,10 +85,10 @@ class PatchSource:
                 torch.from_numpy(np.stack([p.valid_CZYX for p in patches])),
             )
 
-    def _draw(self, rng: Generator) -> Patch:
+    def _draw(self, step: int, rng: Generator) -> Patch:
         chances = self.config.augmentation.chances
-        volume = self.volumes[int(rng.choice(len(self.volumes), p=self._weights))]
-        centre = self._centre(volume, rng)
+        volume, place = self._choose(step, rng)
+        centre = self._centre(volume, place, rng)
         deformation = draw_deformation(self.patch_size, volume.voxel_size, chances, rng)
         if deformation is None:
             patch = self._crop(volume, centre)
@@ -94,8 +97,20 @@ class PatchSource:
         with self.stage("augment"):
             return augment(patch, chances, volume.voxel_size, rng)
 
-    def _centre(self, volume: PreparedVolume, rng: Generator) -> NDArray[np.int64]:
-        place = choose_place(volume.places, self.config.data, rng)
+    def _choose(
+        self, step: int, rng: Generator
+    ) -> tuple[PreparedVolume, NDArray[np.int32]]:
+        """Return a volume, and the voxel in it that the patch is centred near."""
+        focus = self.focus
+        if focus is not None and step < focus.until and rng.random() < focus.share:
+            index = int(rng.integers(len(focus.places_N3)))
+            return self.volumes[int(focus.volume_N[index])], focus.places_N3[index]
+        volume = self.volumes[int(rng.choice(len(self.volumes), p=self._weights))]
+        return volume, choose_place(volume.places, self.config.data, rng)
+
+    def _centre(
+        self, volume: PreparedVolume, place: NDArray[np.int32], rng: Generator
+    ) -> NDArray[np.int64]:
         reach = np.array(self.patch_size) // 4
         jitter = rng.integers(-reach, reach + 1)
         margin = np.array([before for before, _ in volume.margins])
