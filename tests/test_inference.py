@@ -66,7 +66,7 @@ def test_nothing_is_predicted_outside_the_mask(model, cells, folder):
     assert maps[:, :, :20].any()
 
 
-def test_a_stop_keeps_the_finished_slices(model, cells, folder):
+def test_a_stop_leaves_no_instances(model, cells, folder):
     events = list(
         predict(model, cells.image, folder, device="cpu", should_stop=lambda: True)
     )
@@ -93,14 +93,15 @@ def test_the_wrong_number_of_channels_is_refused(model, folder):
         list(predict(model, image, folder, device="cpu"))
 
 
-def test_a_volume_too_large_to_segment_is_refused_before_work(
-    model, folder, monkeypatch
+def test_a_block_that_does_not_fit_into_memory_is_refused_before_work(
+    model, cells, folder, monkeypatch
 ):
-    monkeypatch.setattr("napari_volseg.inference.available_memory", lambda d: 10_000)
-    image = Volume(np.ones((20, 30, 30), np.uint8), name="huge")
-    with pytest.raises(DataError, match=r"huge needs about.*for instance \["):
-        list(predict(model, image, folder, device="cpu"))
-    assert not (folder / "maps.zarr").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_volseg.inference.available_memory", lambda d: 10_000)
+        with pytest.raises(DataError, match=r"cells needs about.*memory_gb"):
+            list(predict(model, cells.image, folder, device="cpu"))
+    events = list(predict(model, cells.image, folder, device="cpu"))
+    assert events[-1].reason == "completed"
 
 
 def test_a_voxel_that_is_no_number_is_refused(model, folder):

@@ -50,7 +50,7 @@ class Progress:
     """Work done so far; at most a few of these a second."""
 
     step: int
-    """Optimizer updates, or windows predicted."""
+    """Optimizer updates, or windows predicted; while segmenting, steps of that."""
     total: int
     """What `step` will be at the end; under a time budget, an estimate."""
     elapsed: float
@@ -66,6 +66,12 @@ class Progress:
     skipped: int = 0
     """Steps so far whose loss or gradient was not finite; they changed nothing."""
     state: Literal["running", "paused", "validating", "segmenting"] = "running"
+    blocks: tuple[int, int] = (0, 0)
+    """Blocks of a prediction that are finished, skipped ones included, and all."""
+    ready: tuple[int, ...] = ()
+    """Where the maps became final since the last Progress: six numbers a box, its start
+    and stop along z, y and x in voxels. ``maps.zarr`` may be read there from now on; it
+    is 0 where nothing was predicted yet."""
 
 
 @dataclass(frozen=True, slots=True)

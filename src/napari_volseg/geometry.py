@@ -36,6 +36,11 @@ class Box:
         if any(a > b for a, b in zip(self.start, self.stop, strict=True)):
             raise ValueError(f"box starts at {self.start} after its stop {self.stop}")
 
+    def __str__(self) -> str:
+        """Return the box as an index, ``[0:64,256:512,0:256]``."""
+        pairs = zip(self.start, self.stop, strict=True)
+        return "[" + ",".join(f"{a}:{b}" for a, b in pairs) + "]"
+
     @classmethod
     def whole(cls, shape_ZYX: Sequence[int]) -> Box:
         """Return the box that covers a volume of this shape."""

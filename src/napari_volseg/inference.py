@@ -1,35 +1,41 @@
-"""Predict the maps and the instances of a volume into a job folder."""
+"""Predict the maps and the instances of a volume of any size into a job folder."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from napari_volseg.checkpoint import Model, load_model
 from napari_volseg.config import InferenceConfig, InstancesConfig
-from napari_volseg.devices import Compute, available_memory, choose_compute
+from napari_volseg.devices import available_memory
 from napari_volseg.errors import DataError
 from napari_volseg.events import Event, Finished, Notice, Progress, Started
 from napari_volseg.geometry import Size
-from napari_volseg.instances import segment
-from napari_volseg.io import create_zarr, writing
-from napari_volseg.networks import N_MAPS, fit_window
-from napari_volseg.review import instance_table, write_table
-from napari_volseg.volume import Volume, intensity_range
-from napari_volseg.windows import WindowPlan, plan_windows, predict_slabs
+from napari_volseg.instances import segment_blocks
+from napari_volseg.io import create_zarr, write_json, writing
+from napari_volseg.mapping import BLOCKS, MapJob, predict_maps, prepare_maps
+from napari_volseg.pipeline import reports_of
+from napari_volseg.review import write_table
+from napari_volseg.volume import ArrayLike, Volume
 
 __all__ = ["predict"]
 
-_BYTES_PER_VOXEL = 24
-"""Memory of the instance step for each voxel: maps, seeds, labels, table."""
+_RECORD = "instances.json"
+_INSTANCES = "instances.zarr"
+_FLOOD_BLOCK: Size = (128, 256, 256)
+_FLOOD_HALO: Size = (16, 16, 16)
+_FLOOD_BYTES = 20
+"""Memory of the instance step for each voxel of a block with its halo."""
 
 
 def predict(
@@ -40,13 +46,16 @@ def predict(
     inference: InferenceConfig | None = None,
     instances: InstancesConfig | None = None,
     device: str = "auto",
-    mask_ZYX: NDArray[np.bool_] | None = None,
+    mask_ZYX: ArrayLike | None = None,
+    block: Size | None = None,
+    resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Predict maps and instances of a volume into a job folder.
 
-    Writes ``maps.zarr`` (uint8, probability × 255), ``instances.zarr`` and
-    ``instances.csv``.
+    Writes ``maps.zarr`` (uint8, probability × 255) block by block, and then
+    ``instances.zarr`` and ``instances.csv``. Memory is bounded by a column of blocks,
+    not by the volume.
 
     Parameters
     ----------
@@ -57,95 +66,97 @@ def predict(
     inference, instances
         Settings in place of the model's own.
     mask_ZYX
-        Where to look; the maps are 0 elsewhere.
+        Non-zero where to look, may be lazy; the maps are 0 elsewhere.
+    block
+        Voxels (z, y, x) that are written and finished together.
+    resume
+        Go on where an earlier prediction into this folder ended, however it did; its
+        finished blocks are kept if model, image and settings are the same.
     should_stop
         Asked after every batch of windows; what is finished is kept.
 
     Yields
     ------
     Event
-        `Started`, then `Progress` and `Notice`, then `Finished`.
+        `Started`, then `Progress` and `Notice`, then `Finished`. A `Progress` says
+        which parts of the maps became final.
 
     Raises
     ------
     DataError
-        If model and image do not fit together, or memory cannot suffice.
+        If model and image do not fit together, the image cannot be read, memory
+        cannot suffice or the disk is full. Finished blocks are kept.
     """
     model = load_model(model_path)
     inference = inference or model.config.inference
     instances = instances or model.config.instances
-    compute = choose_compute(
-        model.config.model_copy(
-            update={"system": model.config.system.model_copy(update={"device": device})}
-        )
+    job = prepare_maps(
+        model_path,
+        model,
+        image,
+        folder,
+        inference=inference,
+        device=device,
+        mask_ZYX=mask_ZYX,
+        block=block,
+        resume=resume,
     )
-    plan = plan_windows(image.shape_ZYX, _window(model, inference), inference)
-    memory = _check_fit(model, image, mask_ZYX, plan, compute)
-    range_C2 = intensity_range(image, model.config.data.percentiles)
-    network = _to_device(model.network, compute)
-    yield Started("predict", str(compute), plan.n_windows, memory_bytes=memory)
-    for sentence in model.notes:
+    finished = job.ledger.finished()
+    room = _window_memory(model, job)
+    tiles = job.tiles(round(inference.memory_gb * 1e9) - room)
+    due = [[i for i in tile if i not in finished] for tile in tiles]
+    due = [tile for tile in due if tile]
+    memory = _check_memory(job, tiles, room)
+    total = sum(job.plan(job.grid.around(tile)).n_windows for tile in tiles)
+    left = sum(job.plan(job.grid.around(tile)).n_windows for tile in due)
+    yield Started(
+        "predict", str(job.forward.compute), total, total - left, memory_bytes=memory
+    )
+    for sentence in (*model.notes, *job.notes):
         yield Notice(sentence)
     if note := _compare_voxel_size(model, image):
         yield Notice(note, "warning")
-    shape = (N_MAPS, *image.shape_ZYX)
-    stored = create_zarr(
-        folder / "maps.zarr", shape, np.dtype(np.uint8), image.voxel_size, name="maps"
-    )
-    clock = _Clock(plan.n_windows)
-    writer = _SlabWriter(stored, folder / "maps.zarr", mask_ZYX)
-    for slab in predict_slabs(network, image, range_C2, plan, compute):
-        if slab.maps_CZYX is not None:
-            writer.add(slab.maps_CZYX)
-        if clock.due():
-            yield clock.progress(slab.n_windows)
-        if should_stop():
-            writer.flush()
-            done = f"{writer.n_written} of {shape[1]} slices of the maps are kept"
-            yield Finished("stopped", f"Stopped; {done}.", str(folder))
-            return
-    writer.flush()
-    yield clock.progress(plan.n_windows, "segmenting")
-    n = _write_instances(stored, folder, image, instances)
-    yield Finished(
-        "completed", f"Found {n} instances.", str(folder), {"n_instances": float(n)}
-    )
-
-
-def _window(model: Model, inference: InferenceConfig) -> Size:
-    wanted = inference.window_size or model.patch_size
-    return fit_window(model.config.model, model.pyramid, wanted)
-
-
-def _check_fit(
-    model: Model,
-    image: Volume,
-    mask_ZYX: NDArray[np.bool_] | None,
-    plan: WindowPlan,
-    compute: Compute,
-) -> int:
-    if image.n_channels != model.in_channels:
-        raise DataError(
-            f"{image.name} has {image.n_channels} channels, but the model "
-            f"{model.name} was trained on {model.in_channels}: choose the same channels"
+    clock = _Clock(total, total - left, job.grid.n_blocks, len(finished))
+    for tile in due:
+        with closing(_predict_tile(job, tile, clock)) as events:
+            for event in events:
+                yield event
+                if should_stop():
+                    events.close()
+                    n = len(job.ledger.finished())
+                    kept = f"{n} of {job.grid.n_blocks} blocks of the maps are kept"
+                    yield Finished("stopped", f"Stopped; {kept}.", str(folder))
+                    return
+    if n_empty := len(job.ledger.empty()):
+        yield Notice(
+            f"{n_empty} of {job.grid.n_blocks} blocks held nothing to predict and "
+            "were skipped"
         )
-    if mask_ZYX is not None and mask_ZYX.shape != image.shape_ZYX:
-        raise DataError(
-            f"the mask has the shape {mask_ZYX.shape} but {image.name} has "
-            f"{image.shape_ZYX}: they must cover the same voxels"
-        )
-    width = 2 if compute.precision != "32" else 4
+    yield from _find_instances(job, instances, should_stop)
+
+
+def _window_memory(model: Model, job: MapJob) -> int:
+    """Estimate the memory of a forward pass, where that is the machine's own."""
+    if job.forward.compute.device == "cuda":
+        return 0
+    width = 2 if job.forward.compute.precision != "32" else 4
     features = sum(model.config.model.filters[:2]) * 4
-    windows = prod(plan.window) * plan.batch_size * features * width
-    slab = plan.window[0] * prod(plan.shape_ZYX[1:]) * (4 * N_MAPS * 2 + 4)
-    whole = prod(image.shape_ZYX) * _BYTES_PER_VOXEL
-    needed = max(windows + slab, whole)
-    total = available_memory("cpu")
-    if whole > total:
+    return prod(job.window) * job.inference.batch_size * features * width
+
+
+def _check_memory(job: MapJob, tiles: list[list[int]], room: int) -> int:
+    """Return what the prediction takes at most; refuse what cannot fit."""
+    flood = prod(
+        min(n, b + 2 * h)
+        for n, b, h in zip(job.image.shape_ZYX, _FLOOD_BLOCK, _FLOOD_HALO, strict=True)
+    )
+    needed = max(room + job.memory(tiles[0]), flood * _FLOOD_BYTES)
+    free = available_memory("cpu")
+    if needed > free:
         raise DataError(
-            f"{image.name} needs about {whole / 1e9:.1f} GB to be segmented and "
-            f"{total / 1e9:.1f} GB are free: predict a part of it, for instance "
-            f"[0:{max(1, image.shape_ZYX[0] * total // (2 * whole))}]"
+            f"predicting {job.image.name} needs about {needed / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free: lower inference.memory_gb or "
+            "inference.window_size, or close other programs"
         )
     return needed
 
@@ -161,81 +172,141 @@ def _compare_voxel_size(model: Model, image: Volume) -> str | None:
     )
 
 
-def _to_device(network: nn.Module, compute: Compute) -> nn.Module:
-    network = network.to(compute.device).eval()
-    if compute.channels_last:
-        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return network
-
-
-class _SlabWriter:
-    """Writes slices to the store in whole chunks, so that none is written twice."""
-
-    def __init__(
-        self, stored: Any, path: Path, mask_ZYX: NDArray[np.bool_] | None
-    ) -> None:
-        self._stored = stored
-        self._path = path
-        self._mask = mask_ZYX
-        self._chunk = int(stored.chunks[1])
-        self._waiting: list[NDArray[np.uint8]] = []
-        self.n_written = 0
-
-    def add(self, maps_CZYX: NDArray[np.uint8]) -> None:
-        self._waiting.append(maps_CZYX)
-        n = sum(a.shape[1] for a in self._waiting)
-        if n >= self._chunk:
-            self._write(n - n % self._chunk)
-
-    def flush(self) -> None:
-        self._write(sum(a.shape[1] for a in self._waiting))
-
-    def _write(self, n: int) -> None:
-        if n == 0:
-            return
-        joined = np.concatenate(self._waiting, axis=1)
-        here = slice(self.n_written, self.n_written + n)
-        part = joined[:, :n]
-        if self._mask is not None:
-            part = part * self._mask[here]
-        with writing(self._path):
-            self._stored[:, here] = part
-        self.n_written += n
-        self._waiting = [joined[:, n:]]
-
-
 class _Clock:
     """Paces progress reports and estimates the time left."""
 
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._start = self._last = time.monotonic()
+    def __init__(self, total: int, before: int, n_blocks: int, n_finished: int) -> None:
+        self.total, self.done = total, before
+        self.skipped = 0
+        self.n_finished = n_finished
+        self.ready: list[int] = []
+        self._before, self._n_blocks = before, n_blocks
+        self._start = time.monotonic()
+        self._last = 0.0
 
     def due(self) -> bool:
         return time.monotonic() - self._last >= 0.3
 
-    def progress(self, done: int, state: Any = "running") -> Progress:
+    def progress(self, state: Literal["running", "segmenting"] = "running") -> Progress:
         self._last = time.monotonic()
         elapsed = self._last - self._start
-        left = elapsed / done * (self._total - done) if done else None
-        return Progress(done, self._total, elapsed, left, state=state)
+        # Windows that are skipped take no time.
+        n = self.done - self._before - self.skipped
+        left = elapsed / n * (self.total - self.done) if n > 0 else None
+        ready, self.ready = tuple(self.ready), []
+        return Progress(
+            self.done,
+            self.total,
+            elapsed,
+            left,
+            state=state,
+            blocks=(self.n_finished, self._n_blocks),
+            ready=ready,
+        )
 
 
-def _write_instances(
-    maps: Any, folder: Path, image: Volume, config: InstancesConfig
-) -> int:
-    maps_CZYX = np.asarray(maps[...])
-    labels = segment(maps_CZYX, config)
-    stored = create_zarr(
-        folder / "instances.zarr",
-        image.shape_ZYX,
-        labels.dtype,
-        image.voxel_size,
-        name="instances",
-        labels=True,
+def _predict_tile(job: MapJob, tile: list[int], clock: _Clock) -> Generator[Event]:
+    """Predict the blocks of a column, saying how far it is."""
+    before, skipped = clock.done, clock.skipped
+    batch_size = job.forward.batch_size
+    with closing(predict_maps(job, tile)) as steps:
+        for step in steps:
+            clock.done = before + step.n_windows
+            clock.skipped = skipped + step.n_skipped
+            clock.n_finished += len(step.written)
+            for block_id in step.written:
+                box = job.grid.box(block_id)
+                clock.ready += (*box.start, *box.stop)
+            if job.forward.batch_size < batch_size:
+                batch_size = job.forward.batch_size
+                yield Notice(
+                    "Memory ran out: from here on windows are predicted "
+                    f"{batch_size} at a time",
+                    "warning",
+                )
+            if clock.due():
+                yield clock.progress()
+    yield clock.progress()
+
+
+def _find_instances(
+    job: MapJob, config: InstancesConfig, should_stop: Callable[[], bool]
+) -> Iterator[Event]:
+    """Segment the maps, saying how far it is."""
+    folder, wanted = job.folder, config.model_dump(mode="json")
+    record = folder / BLOCKS / _RECORD
+    n = _found_before(record, wanted)
+    if n is None:
+        with writing(record):
+            record.unlink(missing_ok=True)
+        clock = _Clock(1, 0, job.grid.n_blocks, job.grid.n_blocks)
+        steps = reports_of(partial(_segment, job, config))
+        with closing(steps):
+            while n is None:
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    n = int(end.value)
+                    break
+                if step is not None and clock.due():
+                    clock.done, clock.total = step
+                    yield clock.progress("segmenting")
+                if should_stop():
+                    steps.close()
+                    kept = "the maps are kept, and resuming finds the instances"
+                    yield Finished("stopped", f"Stopped; {kept}.", str(folder))
+                    return
+        write_json(record, {"instances": wanted, "n_instances": n})
+    yield Finished(
+        "completed", f"Found {n} instances.", str(folder), {"n_instances": float(n)}
     )
-    with writing(folder / "instances.zarr"):
-        stored[...] = labels
-    table = instance_table(labels, maps_CZYX, image.voxel_size)
-    write_table(folder / "instances.csv", table)
-    return int(labels.max(initial=0))
+
+
+def _found_before(record: Path, wanted: dict[str, Any]) -> int | None:
+    """Return how many instances there are when they were made with these settings."""
+    try:
+        found = json.loads(record.read_text("utf-8"))
+        return int(found["n_instances"]) if found["instances"] == wanted else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _segment(
+    job: MapJob, config: InstancesConfig, report: Callable[[tuple[int, int]], None]
+) -> int:
+    """Write instances and their table; each appears whole. Return their number."""
+    folder, work = job.folder, job.folder / BLOCKS / "segmenting"
+    path = work / _INSTANCES
+    with writing(path):
+        shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+        work.mkdir(mode=0o700)
+    try:
+        labels = create_zarr(
+            path,
+            job.image.shape_ZYX,
+            np.dtype(np.int32),
+            job.image.voxel_size,
+            name="instances",
+            labels=True,
+            block=(_FLOOD_BLOCK[0] // 2, *_FLOOD_BLOCK[1:]),
+        )
+        with writing(path):
+            result = segment_blocks(
+                job.maps,
+                labels,
+                config,
+                job.image.voxel_size,
+                block=_FLOOD_BLOCK,
+                halo=_FLOOD_HALO,
+                scratch=work,
+                report=lambda done, total: report((done, total)),
+            )
+        target = folder / _INSTANCES
+        with writing(target):
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(path, target)
+        write_table(folder / "instances.csv", result.table)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return result.n_instances

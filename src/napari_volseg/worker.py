@@ -59,7 +59,7 @@ def run_job(
     folder
         The folder of a run or prediction.
     resume
-        Continue a run from its last checkpoint, where it has one.
+        Continue a run from its last checkpoint, a prediction after its last block.
     show
         Called with every event, on this thread.
     should_stop
@@ -164,7 +164,7 @@ def _work(
         return replace(control, stop=True, pause=False) if should_stop() else control
 
     if is_prediction(folder):
-        events = _predict(folder, lambda: read_control().stop)
+        events = _predict(folder, lambda: read_control().stop, resume)
     else:
         events = _train(folder, resume, read_control)
     try:
@@ -233,7 +233,9 @@ def _old_plan(folder: Path) -> dict[str, Any]:
     return plan if isinstance(plan, dict) else {}
 
 
-def _predict(folder: Path, should_stop: Callable[[], bool]) -> Iterator[Event]:
+def _predict(
+    folder: Path, should_stop: Callable[[], bool], resume: bool = False
+) -> Iterator[Event]:
     request = read_prediction(folder)
     from napari_volseg.inference import predict
 
@@ -245,6 +247,7 @@ def _predict(folder: Path, should_stop: Callable[[], bool]) -> Iterator[Event]:
         instances=request.instances,
         device=request.device,
         mask_ZYX=request.mask_ZYX,
+        resume=resume,
         should_stop=should_stop,
     )
 

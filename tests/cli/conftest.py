@@ -72,7 +72,7 @@ def engine(monkeypatch):
         yield Notice("a word")
         yield Finished("completed", "Trained.", str(folder / "model.safetensors"))
 
-    def predict(folder, should_stop):
+    def predict(folder, should_stop, resume=False):
         request = read_prediction(folder)
         image = request.image.read()[0]
         inside = image > 120

@@ -215,7 +215,7 @@ def test_a_fast_dev_run_keeps_nothing(em, tmp_path, capsys, monkeypatch):
     model = tmp_path / "model.safetensors"
     model.write_bytes(b"")
 
-    def predict(folder, should_stop):
+    def predict(folder, should_stop, resume=False):
         seen.append(read_prediction(folder))
         yield Finished("completed", "Predicted.", str(folder))
 

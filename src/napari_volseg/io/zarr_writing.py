@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
 from napari_volseg.errors import DataError
-from napari_volseg.geometry import iter_boxes
+from napari_volseg.geometry import Size, iter_boxes
 from napari_volseg.io.atomic import writing
 from napari_volseg.io.datasets import check_dtype
 from napari_volseg.io.ngff import make_multiscale
@@ -34,11 +34,13 @@ def create_zarr(
     *,
     name: str,
     labels: bool = False,
+    block: Size | None = None,
 ) -> zarr.Array[Any]:
     """Create an OME-Zarr 0.5 image of zeros and return its array for writing.
 
     Chunks of 16 × 256 × 256 voxels, one channel each, appear atomically, so
-    that the image may be read meanwhile. Two writers must not share a chunk.
+    that the image may be read meanwhile. Two writers must not share a chunk, nor a
+    shard where there are any.
 
     Parameters
     ----------
@@ -50,6 +52,9 @@ def create_zarr(
         Name of the image in its metadata.
     labels
         Mark it as instance labels.
+    block
+        Voxels (z, y, x) that are written together: they share one file, a shard,
+        with all their channels.
 
     Raises
     ------
@@ -62,9 +67,7 @@ def create_zarr(
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise DataError(f"{name} has the shape {shape}, which is not a volume (C)ZYX")
     axes = "czyx"[-len(shape) :]
-    chunk = (1,) * (len(shape) - 3) + tuple(
-        min(c, n) for c, n in zip(_CHUNK, shape[-3:], strict=True)
-    )
+    chunk, shard = _chunks(shape[-3:], block)
     with writing(target):
         group = zarr.create_group(
             LocalStore(target),
@@ -75,7 +78,8 @@ def create_zarr(
             "0",
             shape=shape,
             dtype=dtype,
-            chunks=chunk,
+            chunks=(1,) * (len(shape) - 3) + chunk,
+            shards=shard and (*shape[:-3], *shard),
             compressors=BloscCodec(
                 cname="zstd", clevel=1, shuffle="shuffle", typesize=dtype.itemsize
             ),
@@ -126,6 +130,24 @@ def write_volume_zarr(
             temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _chunks(
+    shape_ZYX: tuple[int, ...], block: Size | None
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Return the edges of chunks and shards; a small volume is one shard."""
+    chunk = tuple(min(c, n) for c, n in zip(_CHUNK, shape_ZYX, strict=True))
+    if block is None:
+        return chunk, None
+    chunk = tuple(
+        c if n <= b or b % c == 0 else b
+        for c, b, n in zip(chunk, block, shape_ZYX, strict=True)
+    )
+    shard = tuple(
+        b if n > b else -(-n // c) * c
+        for b, c, n in zip(block, chunk, shape_ZYX, strict=True)
+    )
+    return chunk, shard
 
 
 def _copy(array: ArrayLike, stored: zarr.Array[Any]) -> None:

@@ -137,7 +137,8 @@ def launch(
     folder
         The folder of a run or prediction.
     resume
-        Continue a run from its last checkpoint, where it has one.
+        Continue a run from its last checkpoint, where it has one; a prediction after
+        its last finished block.
     command
         The program to start in place of this package's worker.
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
-from napari_volseg.io import Source, open_volume, read_mask, write_hdf5, write_json
+from napari_volseg.io import Source, open_labels, open_volume, write_hdf5, write_json
 from napari_volseg.runs.naming import new_folder
 from napari_volseg.runs.relocation import describe_source, relocate_image
-from napari_volseg.volume import Volume, reading
+from napari_volseg.volume import ArrayLike, Volume, reading
 
 __all__ = [
     "INPUT",
@@ -45,8 +45,8 @@ class PredictionRequest:
     """None takes the model's settings."""
     instances: InstancesConfig | None
     """None takes the thresholds stored with the model."""
-    mask_ZYX: NDArray[np.bool_] | None
-    """Where to predict; None means everywhere."""
+    mask_ZYX: ArrayLike | None
+    """Non-zero where to predict, read lazily; None means everywhere."""
     device: str
 
 
@@ -174,7 +174,7 @@ def _restore(fields: dict[str, Any], folder: Path) -> PredictionRequest:
         source=source,
         inference=inference and InferenceConfig.model_validate(inference),
         instances=instances and InstancesConfig.model_validate(instances),
-        mask_ZYX=read_mask(str(Source(folder / INPUT, "mask", None)))
+        mask_ZYX=open_labels(str(Source(folder / INPUT, "mask", None)))
         if fields["mask"]
         else None,
         device=str(fields["device"]),
