@@ -80,7 +80,7 @@ def engine(monkeypatch):
         maps = np.stack([inside, ~inside, distance / max(distance.max(), 1)]) * 255
         maps = maps.astype(np.uint8)
         if request.mask_ZYX is not None:
-            maps[:, ~request.mask_ZYX] = 0
+            maps[:, np.asarray(request.mask_ZYX) == 0] = 0
         labels = segment(maps, request.instances)
         size = request.image.voxel_size
         for name, array in (("maps", maps), ("instances", labels)):
