@@ -94,7 +94,7 @@ def _inspect(viewer: Any, picture: Callable[..., None]) -> None:
     control = dock.thresholds.controls["seed_distance"]
     control.setValue(control.value() + 0.05)
     dock.seeds.click()
-    dock.profile.setCurrentText("along a line")
+    dock.profile.choice.setCurrentText("along a line")
     shown = dock.prediction.prediction()
     _, height, width = shown.shape_ZYX
     z = int(viewer.dims.current_step[0])
@@ -103,10 +103,10 @@ def _inspect(viewer: Any, picture: Callable[..., None]) -> None:
     line.add(np.array(ends, float), shape_type="line")
     line.mode = "pan_zoom"
     wait(lambda: any("seeds" in layer.name for layer in viewer.layers), 60)
-    wait(lambda: dock.profile_plot.profile is not None, 30)
+    wait(lambda: dock.profile.plot.profile is not None, 30)
     picture("inspect", dock)
     viewer.theme = "light"
-    dock.side_by_side.click()
+    dock.view.preset.setCurrentText("side by side")
     picture("inspect-side-by-side", dock, width=300)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from qtpy.QtCore import QEvent
@@ -19,6 +20,7 @@ from napari_volseg.runs import launch
 from napari_volseg.sample_data import make_sample
 
 VOXEL_SIZE = (30.0, 8.0, 8.0)
+BLOBS = (8, 40, 40)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -144,3 +146,34 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setattr("napari_volseg.widgets.job.launch", launch_script)
 
     return play
+
+
+@pytest.fixture
+def blob_maps() -> Any:
+    """Two blobs of different brightness, as maps."""
+    z, y, x = np.indices(BLOBS)
+    near = np.zeros(BLOBS)
+    for cx, height in ((10, 1.0), (28, 0.6)):
+        r = np.sqrt(((z - 4) * 2) ** 2 + (y - 20) ** 2 + (x - cx) ** 2)
+        near = np.maximum(near, height * np.clip(1 - r / 9, 0, 1))
+    mask = near > 0.05
+    return (np.stack([mask, np.zeros(BLOBS), near]) * 255).astype(np.uint8)
+
+
+@pytest.fixture
+def inspect_dock(viewer: Any, blob_maps: Any, tmp_path: Path, qtbot: Any) -> Any:
+    """A dock on maps from a file and on instances that were made before."""
+    from napari_volseg.io import write_hdf5
+    from napari_volseg.widgets.actions import open_dock
+    from napari_volseg.widgets.layers import placement
+    from napari_volseg.widgets.outputs import add_instances
+
+    path = tmp_path / "out.h5"
+    write_hdf5(path, {"maps": blob_maps}, (30, 8, 8))
+    mask = viewer.open(path, plugin="napari-volseg")[0]
+    origin = {**mask.metadata["napari-volseg"]}
+    instances = (blob_maps[2] > 0).astype(np.int32) * (1 + (np.arange(40) > 19))
+    add_instances(viewer, instances, placement(mask), "out · ", origin)
+    widget = open_dock(viewer, "Inspect")
+    qtbot.waitUntil(lambda: "2 instances" in widget.count.text(), timeout=60_000)
+    return widget

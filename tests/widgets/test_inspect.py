@@ -13,10 +13,11 @@ from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
 from napari_volseg.io import write_hdf5
 from napari_volseg.widgets.actions import open_dock
-from napari_volseg.widgets.inspect import LINE_NAME, InspectWidget
+from napari_volseg.widgets.inspect import InspectWidget
 from napari_volseg.widgets.layers import placement
 from napari_volseg.widgets.outputs import add_instances, add_maps
 from napari_volseg.widgets.predictions import box_around, view_box
+from napari_volseg.widgets.profilepart import LINE_NAME
 from napari_volseg.widgets.profiles import sample_profile
 from napari_volseg.widgets.thresholds import ThresholdPanel
 
@@ -24,36 +25,14 @@ SHAPE = (8, 40, 40)
 TIMEOUT = 60_000
 
 
-@pytest.fixture
-def maps() -> Any:
-    """Two blobs of different brightness, as maps."""
-    z, y, x = np.indices(SHAPE)
-    near = np.zeros(SHAPE)
-    for cx, height in ((10, 1.0), (28, 0.6)):
-        r = np.sqrt(((z - 4) * 2) ** 2 + (y - 20) ** 2 + (x - cx) ** 2)
-        near = np.maximum(near, height * np.clip(1 - r / 9, 0, 1))
-    mask = near > 0.05
-    return (np.stack([mask, np.zeros(SHAPE), near]) * 255).astype(np.uint8)
-
-
-@pytest.fixture
-def dock(viewer: Any, maps: Any, tmp_path: Path, qtbot: Any) -> InspectWidget:
-    """A dock on maps from a file and on instances that were made before."""
-    path = tmp_path / "out.h5"
-    write_hdf5(path, {"maps": maps}, (30, 8, 8))
-    mask = viewer.open(path, plugin="napari-volseg")[0]
-    origin = {**mask.metadata["napari-volseg"]}
-    instances = (maps[2] > 0).astype(np.int32) * (1 + (np.arange(40) > 19))
-    add_instances(viewer, instances, placement(mask), "out · ", origin)
-    widget: InspectWidget = open_dock(viewer, "Inspect")
-    qtbot.waitUntil(lambda: "2 instances" in widget.count.text(), timeout=TIMEOUT)
-    return widget
-
-
 def test_maps_without_instances_get_them_at_once(
-    viewer: Any, maps: Any, tmp_path: Path, qtbot: Any, workers: Callable[[], list[Any]]
+    viewer: Any,
+    blob_maps: Any,
+    tmp_path: Path,
+    qtbot: Any,
+    workers: Callable[[], list[Any]],
 ) -> None:
-    write_hdf5(tmp_path / "out.h5", {"maps": maps}, (30, 8, 8))
+    write_hdf5(tmp_path / "out.h5", {"maps": blob_maps}, (30, 8, 8))
     viewer.open(tmp_path / "out.h5", plugin="napari-volseg")
     dock = open_dock(viewer, "Inspect")
     qtbot.waitUntil(lambda: "2 instances" in dock.count.text(), timeout=TIMEOUT)
@@ -71,93 +50,99 @@ def test_nothing_to_inspect_says_what_to_do(viewer: Any) -> None:
 
 
 def test_instances_follow_a_threshold(
-    viewer: Any, dock: InspectWidget, qtbot: Any, maps: Any
+    viewer: Any, inspect_dock: InspectWidget, qtbot: Any, blob_maps: Any
 ) -> None:
     layer = viewer.layers["out · instances"]
-    dock.thresholds.controls["seed_distance"].setValue(0.7)
-    qtbot.waitUntil(lambda: "1 instance ·" in dock.count.text(), timeout=TIMEOUT)
+    inspect_dock.thresholds.controls["seed_distance"].setValue(0.7)
+    qtbot.waitUntil(
+        lambda: "1 instance ·" in inspect_dock.count.text(), timeout=TIMEOUT
+    )
     assert layer.data[4, 20, 10] > 0
     assert layer.data[4, 20, 28] == 0
-    dock.reset.click()
-    qtbot.waitUntil(lambda: "2 instances" in dock.count.text(), timeout=TIMEOUT)
-    assert dock.thresholds.value() == InstancesConfig()
+    inspect_dock.reset.click()
+    qtbot.waitUntil(lambda: "2 instances" in inspect_dock.count.text(), timeout=TIMEOUT)
+    assert inspect_dock.thresholds.value() == InstancesConfig()
     assert [each.name for each in viewer.layers].count("out · instances") == 1
 
 
 def test_seeds_are_shown_and_hidden(
-    viewer: Any, dock: InspectWidget, qtbot: Any
+    viewer: Any, inspect_dock: InspectWidget, qtbot: Any
 ) -> None:
-    dock.seeds.click()
+    inspect_dock.seeds.click()
     qtbot.waitUntil(lambda: "out · seeds" in viewer.layers, timeout=TIMEOUT)
     seeds, instances = viewer.layers["out · seeds"], viewer.layers["out · instances"]
     assert 0 < np.count_nonzero(seeds.data) < np.count_nonzero(instances.data)
-    dock.seeds.click()
+    inspect_dock.seeds.click()
     assert not seeds.visible
 
 
 def test_a_corrected_layer_is_never_replaced(
-    viewer: Any, dock: InspectWidget, qtbot: Any
+    viewer: Any, inspect_dock: InspectWidget, qtbot: Any
 ) -> None:
     layer = viewer.layers["out · instances"]
     layer.data_setitem((np.array([0]), np.array([0]), np.array([0])), 7)
     before = layer.data.copy()
-    dock.thresholds.controls["seed_distance"].setValue(0.7)
+    inspect_dock.thresholds.controls["seed_distance"].setValue(0.7)
     qtbot.waitUntil(lambda: "out · instances [2]" in viewer.layers, timeout=TIMEOUT)
     assert np.array_equal(layer.data, before)
 
 
 def test_profile_along_a_line(
-    viewer: Any, dock: InspectWidget, qtbot: Any, maps: Any
+    viewer: Any, inspect_dock: InspectWidget, qtbot: Any, blob_maps: Any
 ) -> None:
-    dock.profile.setCurrentText("along a line")
+    inspect_dock.profile.choice.setCurrentText("along a line")
     line = viewer.layers[LINE_NAME]
     line.add([[4, 20, 5], [4, 20, 35]], shape_type="line")
-    qtbot.waitUntil(lambda: dock.profile_plot.profile is not None, timeout=TIMEOUT)
-    positions, values = dock.profile_plot.profile
+    qtbot.waitUntil(
+        lambda: inspect_dock.profile.plot.profile is not None, timeout=TIMEOUT
+    )
+    positions, values = inspect_dock.profile.plot.profile
     assert np.allclose(positions, np.arange(31) * 8)
-    assert np.allclose(values["distance"], maps[2, 4, 20, 5:36] / 255)
-    assert np.allclose(values["mask"], maps[0, 4, 20, 5:36] / 255)
+    assert np.allclose(values["distance"], blob_maps[2, 4, 20, 5:36] / 255)
+    assert np.allclose(values["mask"], blob_maps[0, 4, 20, 5:36] / 255)
 
 
 def test_profile_at_the_cursor(
-    viewer: Any, dock: InspectWidget, qtbot: Any, maps: Any
+    viewer: Any, inspect_dock: InspectWidget, qtbot: Any, blob_maps: Any
 ) -> None:
-    dock.profile.setCurrentText("z at the cursor")
+    inspect_dock.profile.choice.setCurrentText("z at the cursor")
     viewer.cursor.position = (4 * 30, 20 * 8, 10 * 8)
-    expected = maps[2, :, 20, 10] / 255
-    qtbot.waitUntil(lambda: shows(dock, "distance", expected), timeout=TIMEOUT)
+    expected = blob_maps[2, :, 20, 10] / 255
+    qtbot.waitUntil(lambda: shows(inspect_dock, "distance", expected), timeout=TIMEOUT)
 
 
-def shows(dock: InspectWidget, role: str, expected: Any) -> bool:
-    profile = dock.profile_plot.profile
+def shows(inspect_dock: InspectWidget, role: str, expected: Any) -> bool:
+    profile = inspect_dock.profile.plot.profile
     return profile is not None and np.allclose(profile[1][role], expected)
 
 
-def test_side_by_side_and_back(viewer: Any, dock: InspectWidget) -> None:
+def test_side_by_side_and_back(viewer: Any, inspect_dock: InspectWidget) -> None:
     other = viewer.add_image(np.zeros(SHAPE), name="raw", scale=(30, 8, 8))
     before = {layer.name: layer.visible for layer in viewer.layers}
-    dock.side_by_side.click()
+    inspect_dock.view.preset.setCurrentText("side by side")
     shown = {layer.name for layer in viewer.layers if layer.visible}
     roles = ("mask", "boundary", "distance", "instances")
-    assert shown == {f"out · {role}" for role in roles}
-    dock.side_by_side.click()
+    assert shown == {"raw"} | {f"out · {role}" for role in roles}
+    inspect_dock.view.preset.setCurrentText("as it was")
     assert {layer.name: layer.visible for layer in viewer.layers} == before
     assert other.visible
 
 
-def test_maps_are_shown_by_their_boxes(viewer: Any, dock: InspectWidget) -> None:
+def test_maps_are_shown_by_their_boxes(
+    viewer: Any, inspect_dock: InspectWidget
+) -> None:
     layer = viewer.layers["out · boundary"]
-    dock.shown["boundary"].click()
+    inspect_dock.view.shown["boundary"].click()
     assert layer.visible
-    dock.shown["boundary"].click()
+    inspect_dock.view.shown["boundary"].click()
     assert not layer.visible
 
 
 def test_a_removed_prediction_leaves_an_empty_dock(
-    viewer: Any, dock: InspectWidget
+    viewer: Any, inspect_dock: InspectWidget
 ) -> None:
     viewer.layers.clear()
-    assert not dock.body.isEnabled()
+    assert not inspect_dock.body.isEnabled()
 
 
 def test_thresholds_come_from_their_settings(qtbot: Any) -> None:
@@ -205,13 +190,15 @@ def test_small_volumes_are_tuned_whole(viewer: Any) -> None:
 
 
 def test_a_prediction_that_arrives_layer_by_layer_is_not_segmented_twice(
-    viewer: Any, dock: InspectWidget, maps: Any, qtbot: Any
+    viewer: Any, inspect_dock: InspectWidget, blob_maps: Any, qtbot: Any
 ) -> None:
     place = placement(viewer.layers["out · mask"])
     origin = {"prediction": "/runs/new", "model": "/runs/m/model", "image": "new"}
-    add_maps(viewer, maps, place, "new · ", origin)
-    assert dock.prediction.currentText() == "new · m"
-    one = (maps[2] > 0).astype(np.int32)
+    add_maps(viewer, blob_maps, place, "new · ", origin)
+    assert inspect_dock.prediction.currentText() == "new · m"
+    one = (blob_maps[2] > 0).astype(np.int32)
     add_instances(viewer, one, place, "new · ", origin)
-    qtbot.waitUntil(lambda: "1 instance ·" in dock.count.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(
+        lambda: "1 instance ·" in inspect_dock.count.text(), timeout=TIMEOUT
+    )
     assert sum("new · instances" in layer.name for layer in viewer.layers) == 1

@@ -5,57 +5,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Labels, Layer
-from napari.qt.threading import create_worker
+from napari.layers import Labels
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QGridLayout,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
 
+from napari_volseg.config import InstancesConfig
 from napari_volseg.retuning import Retuned
 from napari_volseg.widgets.actions import register_context_menu
-from napari_volseg.widgets.combos import fit_narrow
-from napari_volseg.widgets.connections import Connections
+from napari_volseg.widgets.cursor import CursorValues
 from napari_volseg.widgets.form import add_row, narrow_form
-from napari_volseg.widgets.layers import METADATA_KEY, placement, plain
+from napari_volseg.widgets.histograms import HistogramPart
+from napari_volseg.widgets.layers import METADATA_KEY, placement
 from napari_volseg.widgets.messages import (
     MessageLine,
     count_words,
     scrolled,
     wrapped_label,
 )
-from napari_volseg.widgets.outputs import MAPS, add_instances
-from napari_volseg.widgets.plot import ProfilePlot, SizePlot
+from napari_volseg.widgets.newest import Newest
+from napari_volseg.widgets.outputs import add_instances
+from napari_volseg.widgets.plot import SizePlot
 from napari_volseg.widgets.predictions import (
     PredictionCombo,
     ShownPrediction,
     view_box,
 )
-from napari_volseg.widgets.profiles import Profile, Profiler, axis_through
+from napari_volseg.widgets.profilepart import ProfilePart
 from napari_volseg.widgets.thresholds import ThresholdPanel
 from napari_volseg.widgets.tuning import Tuning
-from napari_volseg.widgets.viewers import grid_of
+from napari_volseg.widgets.viewpart import ViewPart
 
 if TYPE_CHECKING:
     import napari
 
 __all__ = ["InspectWidget"]
 
-LINE_NAME = "volseg: profile line"
-_SHOWN = (*MAPS, "instances")
-_PROFILES = (
-    "off",
-    "along a line",
-    "z at the cursor",
-    "y at the cursor",
-    "x at the cursor",
-)
 _SETTLE_MS = 40
 _ARRIVAL_MS = 400
 """The instances of a prediction arrive a moment after its maps."""
@@ -68,9 +53,7 @@ class InspectWidget(QWidget):
         super().__init__()
         self._viewer: Any = viewer
         self._tuning: Tuning | None = None
-        self._overlaid: list[tuple[Layer, bool]] = []
-        self._connections = Connections(self)
-        self._line_connections = Connections(self)
+        self._seeds_are_lent = False
         self._make_widgets()
         self._lay_out()
         self._connect()
@@ -81,28 +64,18 @@ class InspectWidget(QWidget):
         viewer = self._viewer
         self.prediction = PredictionCombo(viewer)
         self.prediction.setToolTip("The prediction whose maps and instances are shown")
-        self.shown = {role: QCheckBox(role) for role in _SHOWN}
-        for role, box in self.shown.items():
-            box.setToolTip(f"Show the {role} of the prediction")
-        self.side_by_side = QPushButton("Side by side")
-        self.side_by_side.setCheckable(True)
-        self.side_by_side.setToolTip(
-            "Show the maps and instances beside each other, and hide other layers"
-        )
-        self.profile = fit_narrow(QComboBox())
-        self.profile.addItems(_PROFILES)
-        self.profile.setToolTip(
-            "Plot the three maps along a line, or through the cursor"
-        )
-        self.profile_plot = ProfilePlot(viewer)
-        self.profiler = Profiler(self)
+        self.view = ViewPart(viewer, self.prediction)
+        self.cursor_values = CursorValues(viewer, self.prediction)
+        self.profile = ProfilePart(viewer, self.prediction)
         self.thresholds = ThresholdPanel()
+        self.histograms = HistogramPart(viewer, self.prediction, self.thresholds)
         self.seeds = QCheckBox("Show the seeds")
         self.seeds.setToolTip("Show the seeds from which the instances grow")
         self.reset = QPushButton("Reset to model")
         self.reset.setToolTip("Take the thresholds that were fitted after training")
         self.count = wrapped_label("")
         self.sizes = SizePlot(viewer)
+        self._measuring = Newest(self)
         self.message = MessageLine()
         self.next = wrapped_label("")
 
@@ -112,18 +85,13 @@ class InspectWidget(QWidget):
         add_row(rows, "Maps", self.prediction)
         page.addLayout(rows)
         self.body = QWidget()
-        checks = QGridLayout()
-        for index, box in enumerate(self.shown.values()):
-            checks.addWidget(box, index // 2, index % 2)
-        checks.addWidget(self.side_by_side, 2, 0, 1, 2)
         body = QVBoxLayout(self.body)
         body.setContentsMargins(0, 0, 0, 0)
-        body.addLayout(checks)
-        profile = narrow_form()
-        add_row(profile, "Profile", self.profile)
-        body.addLayout(profile)
         parts: tuple[QWidget, ...] = (
-            self.profile_plot,
+            self.view,
+            self.cursor_values,
+            self.profile,
+            self.histograms,
             self.thresholds,
             self.seeds,
             self.reset,
@@ -135,7 +103,6 @@ class InspectWidget(QWidget):
         for part in (self.body, self.message, self.next):
             page.addWidget(part)
         page.addStretch(1)
-        self.profile_plot.hide()
 
     def _connect(self) -> None:
         self._later = QTimer(self)
@@ -147,21 +114,19 @@ class InspectWidget(QWidget):
         self._arrival.setInterval(_ARRIVAL_MS)
         self._arrival.timeout.connect(self._begin)
         self.prediction.prediction_changed.connect(self._take_prediction)
-        for box in self.shown.values():
-            box.clicked.connect(self._apply_shown)
-        self.side_by_side.toggled.connect(self._arrange)
-        self.profile.currentIndexChanged.connect(self._choose_profile)
-        self.profiler.profiled.connect(self._show_profile)
-        self.thresholds.changed.connect(self._later.start)
+        self.thresholds.changed.connect(self._change_thresholds)
         self.seeds.toggled.connect(self._toggle_seeds)
+        self.view.contours_changed.connect(self._outline_seeds)
         self.reset.clicked.connect(self._reset)
+        self._measuring.returned.connect(self._show_sizes)
 
     def _take_prediction(self) -> None:
         self._close_tuning()
-        self.side_by_side.setChecked(False)
+        self.view.leave()
         shown = self.prediction.prediction()
         self.body.setEnabled(shown is not None)
         self.message.clear()
+        self.histograms.refresh()
         if shown is None:
             self.count.clear()
             self.next.setText(
@@ -169,8 +134,8 @@ class InspectWidget(QWidget):
                 "with maps."
             )
             return
-        self.thresholds.set_value(shown.model_thresholds())
-        self._read_shown(shown)
+        self._set_thresholds(shown.thresholds())
+        self.view.read(shown)
         self._arrival.start()
         self.next.setText(
             "What next? Move a threshold where instances are merged or split; paint "
@@ -182,113 +147,44 @@ class InspectWidget(QWidget):
         shown = self.prediction.prediction()
         if shown is None:
             return
-        self._read_shown(shown)
+        self.view.read(shown)
         instances = shown.layers.get("instances")
         if isinstance(instances, Labels):
-            self._measure(instances.data)
+            self._measuring.ask(_sizes, instances.data)
         else:
             self._retune()
 
-    def _read_shown(self, shown: ShownPrediction) -> None:
-        for role, box in self.shown.items():
-            layer = shown.layers.get(role)
-            box.setEnabled(layer is not None)
-            box.setChecked(layer is not None and layer.visible)
+    def _set_thresholds(self, config: InstancesConfig) -> None:
+        """Show thresholds everywhere, without making instances."""
+        self.thresholds.set_value(config)
+        for part in (self.profile, self.histograms, self.view):
+            part.show_thresholds(config)
 
-    def _apply_shown(self, *_: object) -> None:
-        shown = self.prediction.prediction()
-        if shown is not None:
-            for role, box in self.shown.items():
-                if role in shown.layers:
-                    shown.layers[role].visible = box.isChecked()
-
-    def _arrange(self, is_side_by_side: bool) -> None:
-        """Show only the maps and instances, beside each other; or all as before."""
-        grid = grid_of(self._viewer)
-        shown = self.prediction.prediction()
-        for layer, was_visible in self._overlaid:
-            layer.visible = was_visible
-        self._overlaid.clear()
-        if is_side_by_side and shown is not None:
-            ours = {id(shown.layers[role]) for role in _SHOWN if role in shown.layers}
-            for layer in map(plain, self._viewer.layers):
-                self._overlaid.append((layer, bool(layer.visible)))
-                layer.visible = id(layer) in ours
-        grid.enabled = is_side_by_side and shown is not None
-        self._viewer.reset_view()
-        if shown is not None:
-            self._read_shown(shown)
-
-    def _choose_profile(self, index: int) -> None:
-        self._line_connections.close()
-        self.profile_plot.setVisible(index > 0)
-        if index == 1:
-            self._add_line()
-        elif index > 1:
-            self._line_connections.add(
-                self._viewer.cursor.events.position, self._profile_cursor
-            )
-            self._profile_cursor()
-
-    def _add_line(self) -> None:
-        shown = self.prediction.prediction()
-        if shown is None:
-            return
-        layer = next(
-            (each for each in self._viewer.layers if each.name == LINE_NAME), None
-        )
-        if layer is None:
-            layer = self._viewer.add_shapes(
-                ndim=3,
-                name=LINE_NAME,
-                edge_color="white",
-                edge_width=1,
-                metadata={METADATA_KEY: {"role": "line"}},
-                **placement(shown.layers["mask"]).layer_options(),
-            )
-            layer.mode = "add_line"
-        self._line_connections.add(plain(layer).events.data, self._profile_line)
-        self._profile_line()
-
-    def _profile_line(self, event: object = None) -> None:
-        layer = next(
-            (each for each in self._viewer.layers if each.name == LINE_NAME), None
-        )
-        if layer is not None and len(layer.data):
-            ends = np.asarray(layer.data[-1], float)
-            self._profile_between(ends[0], ends[-1])
-
-    def _profile_cursor(self, event: object = None) -> None:
-        shown = self.prediction.prediction()
-        if shown is None:
-            return
-        world = np.asarray(self._viewer.cursor.position, float)[-3:]
-        point = np.asarray(shown.layers["mask"].world_to_data(world), float)
-        shape = np.array(shown.shape_ZYX)
-        if ((point >= -0.5) & (point < shape - 0.5)).all():
-            axis = self.profile.currentIndex() - 2
-            self._profile_between(*axis_through(point, axis, shape))
-
-    def _profile_between(
-        self, start: NDArray[np.float64], stop: NDArray[np.float64]
-    ) -> None:
-        shown = self.prediction.prediction()
-        if shown is not None:
-            maps = dict(zip(MAPS, shown.maps, strict=True))
-            scale = np.array(shown.layers["mask"].scale, float)
-            self.profiler.ask(maps, start, stop, scale)
-
-    def _show_profile(self, profile: Profile) -> None:
-        shown = self.prediction.prediction()
-        if shown is not None:
-            unit = f"{shown.layers['mask'].units[-1]:~}" or "voxels"
-            self.profile_plot.show_profile(profile.positions, profile.values, unit)
+    def _change_thresholds(self) -> None:
+        config = self.thresholds.value()
+        self.profile.show_thresholds(config)
+        self.view.show_thresholds(config)
+        self._later.start()
 
     def _reset(self) -> None:
         shown = self.prediction.prediction()
         if shown is not None:
-            self.thresholds.set_value(shown.model_thresholds())
+            self._set_thresholds(shown.model_thresholds())
             self._retune()
+
+    def _outline_seeds(self, is_contoured: bool) -> None:
+        """Show outlines of the seeds as long as a preset wants them."""
+        if is_contoured and not self.seeds.isChecked():
+            self._seeds_are_lent = True
+            self.seeds.setChecked(True)
+        elif not is_contoured and self._seeds_are_lent:
+            self._seeds_are_lent = False
+            self.seeds.setChecked(False)
+        shown = self.prediction.prediction()
+        layer = None if shown is None else shown.layers.get("seeds")
+        if layer is not None:
+            layer.contour = int(is_contoured)
+            layer.visible = self.seeds.isChecked()
 
     def _toggle_seeds(self, is_shown: bool) -> None:
         shown = self.prediction.prediction()
@@ -325,9 +221,10 @@ class InspectWidget(QWidget):
         if self.seeds.isChecked():
             seeds = self._update(shown, "seeds", answer.seeds_ZYX, box.start)
             seeds.opacity = 1.0
+            seeds.contour = int(self.view.is_contoured)
             seeds.visible = True
-        self._measure(answer.labels_ZYX)
-        self._read_shown(shown)
+        self._measuring.ask(_sizes, answer.labels_ZYX)
+        self.view.read(shown)
 
     def _update(
         self, shown: ShownPrediction, role: str, data: Any, start: tuple[int, int, int]
@@ -353,13 +250,6 @@ class InspectWidget(QWidget):
         if not np.allclose(layer.translate, translate):
             layer.translate = translate
         return layer
-
-    def _measure(self, labels_ZYX: Any) -> None:
-        worker = create_worker(
-            _sizes, labels_ZYX, _start_thread=False, _ignore_errors=True
-        )
-        worker.returned.connect(self._show_sizes)
-        worker.start()
 
     def _show_sizes(self, sizes: NDArray[np.int64]) -> None:
         words = count_words(len(sizes), "instance")

@@ -13,21 +13,29 @@ import numpy as np
 import pyqtgraph as pg
 from napari.utils.theme import get_theme
 from numpy.typing import NDArray
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_volseg.config import InstancesConfig
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.curves import Curves
 from napari_volseg.widgets.messages import wrapped_label
 
-__all__ = ["CurvePlot", "ProfilePlot", "SizePlot"]
+__all__ = ["MAP_COLOURS", "THRESHOLDS", "CurvePlot", "Plot", "ProfilePlot", "SizePlot"]
 
 _REDRAW_MS = 250
 _ROLES = ("mask", "boundary", "distance")
-_MAP_COLOURS = {"boundary": "#e040e0", "distance": "#35b779"}
+MAP_COLOURS = {"boundary": "#e040e0", "distance": "#35b779"}
+"""Of curves; the mask, which is grey, takes the colour of the text."""
+THRESHOLDS: Mapping[str, tuple[str, str]] = {
+    "mask": ("mask", "seed_mask"),
+    "boundary": ("boundary", "seed_boundary"),
+    "distance": ("distance", "seed_distance"),
+}
+"""Which thresholds cut which map: of the object, and of its seed."""
 
 
-class _Plot(QWidget):
+class Plot(QWidget):
     """A plot without mouse interaction, in the colours of the viewer's theme."""
 
     def __init__(self, viewer: Any, height: int, parent: QWidget | None = None) -> None:
@@ -81,7 +89,7 @@ class _Plot(QWidget):
         """Draw the content."""
 
 
-class CurvePlot(_Plot):
+class CurvePlot(Plot):
     """Training loss on the left axis, validation score on the right."""
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
@@ -129,13 +137,16 @@ class CurvePlot(_Plot):
         )
 
 
-class ProfilePlot(_Plot):
+class ProfilePlot(Plot):
     """The three maps along a line, as probabilities."""
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(viewer, 160, parent)
         self.setAccessibleName("Profile of the three maps")
-        self.setToolTip("Mask, boundary and distance along the line, from 0 to 1")
+        self.setToolTip(
+            "Mask, boundary and distance along the line, from 0 to 1, and their "
+            "thresholds (dashed)"
+        )
         self.profile: tuple[NDArray[Any], Mapping[str, NDArray[Any]]] | None = None
         self.unit = "voxels"
         self._legend = wrapped_label("")
@@ -145,6 +156,20 @@ class ProfilePlot(_Plot):
         self.canvas.setYRange(0, 1, padding=0.05)
         self._lines = {role: self.canvas.plot() for role in _ROLES}
         self._colours: dict[str, str] = {}
+        self._levels: list[tuple[str, float]] = []
+        self.thresholds: list[Any] = []
+
+    def show_thresholds(self, config: InstancesConfig) -> None:
+        """Draw a dashed line for each threshold of a map, in the map's colour."""
+        levels = [
+            (role, value)
+            for role, names in THRESHOLDS.items()
+            for value in dict.fromkeys(getattr(config, name) for name in names)
+            if 0 < value <= 1
+        ]
+        if levels != self._levels:
+            self._levels = levels
+            self.later()
 
     def show_profile(
         self, positions: NDArray[Any], values: Mapping[str, NDArray[Any]], unit: str
@@ -156,7 +181,7 @@ class ProfilePlot(_Plot):
 
     def style_content(self, text: Any, accent: Any) -> None:
         """Take the colours of the maps; the mask, which is grey, that of the text."""
-        self._colours = {role: _MAP_COLOURS.get(role, text.name()) for role in _ROLES}
+        self._colours = {role: MAP_COLOURS.get(role, text.name()) for role in _ROLES}
         for role, line in self._lines.items():
             line.setPen(pg.mkPen(self._colours[role], width=1.5))
 
@@ -169,9 +194,21 @@ class ProfilePlot(_Plot):
         if self.profile is not None:
             for role, line in self._lines.items():
                 line.setData(self.profile[0], self.profile[1][role])
+        for line in self.thresholds:
+            self.canvas.removeItem(line)
+        self.thresholds = [
+            pg.InfiniteLine(
+                value,
+                angle=0,
+                pen=pg.mkPen(self._colours[role], style=Qt.PenStyle.DashLine),
+            )
+            for role, value in self._levels
+        ]
+        for line in self.thresholds:
+            self.canvas.addItem(line)
 
 
-class SizePlot(_Plot):
+class SizePlot(Plot):
     """How many instances have which size."""
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:

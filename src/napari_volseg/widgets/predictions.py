@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels, Layer
+from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QWidget
 
@@ -55,6 +56,25 @@ class ShownPrediction:
         if self.model is None:
             return self.image
         return f"{self.image} · {Path(self.model).parent.name}"
+
+    def voxel_at(self, world: Sequence[float]) -> NDArray[np.float64] | None:
+        """Return the point z, y, x of the maps at a place in the world, or None."""
+        point = np.asarray(
+            self.layers["mask"].world_to_data(np.asarray(world, float)[-3:]), float
+        )
+        shape = np.array(self.shape_ZYX)
+        is_inside = ((point >= -0.5) & (point < shape - 0.5)).all()
+        return point if is_inside else None
+
+    def thresholds(self) -> InstancesConfig:
+        """Return the thresholds that the instances were made with, as far as known."""
+        origin = getattr(self.layers.get("instances"), "metadata", {})
+        used = origin.get(METADATA_KEY, {}).get("thresholds")
+        return (
+            self.model_thresholds()
+            if used is None
+            else InstancesConfig.model_validate(used)
+        )
 
     def model_thresholds(self) -> InstancesConfig:
         """Return the thresholds of the model, or the defaults when it is gone."""

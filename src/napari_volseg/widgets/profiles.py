@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from napari.qt.threading import create_worker
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, Signal
 
-__all__ = ["Profile", "Profiler", "axis_through", "sample_profile"]
+__all__ = ["Profile", "axis_through", "sample_profile"]
 
 _MAX_VOXELS = 2**24
 """Larger blocks around a slanted line are not read; the line is then shortened."""
@@ -24,45 +22,6 @@ class Profile:
     positions: NDArray[np.float64]
     """Distance from the start of the line."""
     values: Mapping[str, NDArray[np.float64]]
-
-
-class Profiler(QObject):
-    """Reads profiles in a thread, the newest wish only."""
-
-    profiled = Signal(object)
-
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._wish: tuple[Any, ...] | None = None
-        self._is_busy = False
-
-    def ask(
-        self,
-        maps: Mapping[str, Any],
-        start: NDArray[np.float64],
-        stop: NDArray[np.float64],
-        voxel_size: NDArray[np.float64],
-    ) -> None:
-        """Read the maps from `start` to `stop` (voxels z, y, x) soon."""
-        self._wish = (dict(maps), start, stop, voxel_size)
-        if not self._is_busy:
-            self._begin()
-
-    def _begin(self) -> None:
-        wish, self._wish = self._wish, None
-        if wish is None:
-            return
-        self._is_busy = True
-        worker = create_worker(
-            sample_profile, *wish, _start_thread=False, _ignore_errors=True
-        )
-        worker.returned.connect(self.profiled)
-        worker.finished.connect(self._end)
-        worker.start()
-
-    def _end(self) -> None:
-        self._is_busy = False
-        self._begin()
 
 
 def sample_profile(
