@@ -51,7 +51,7 @@ def main() -> None:
         _train(viewer, options.minutes, picture)
     else:
         dock = open_dock(viewer, "Train")
-        wait(lambda: "instances" in dock.counted.text(), 20)
+        wait(lambda: "instances" in dock.annotation.meter.text(), 20)
         picture("train-ready", dock)
     viewer.layers.clear()
     _open(viewer, options.predict, seed=1)
@@ -63,7 +63,7 @@ def main() -> None:
 def _train(viewer: Any, minutes: float, picture: Callable[..., None]) -> None:
     dock = open_dock(viewer, "Train")
     dock.form.field("optimization.max_minutes").set_value(minutes)
-    wait(lambda: "instances" in dock.counted.text(), 20)
+    wait(lambda: "instances" in dock.annotation.meter.text(), 20)
     picture("train-ready", dock)
     dock.start()
     n_previews = []

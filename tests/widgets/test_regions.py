@@ -9,8 +9,9 @@ import pytest
 from napari.layers import Image, Labels, Shapes
 
 from napari_volseg.errors import DataError
+from napari_volseg.widgets.meter import count_pairs
 from napari_volseg.widgets.regions import capture_region
-from napari_volseg.widgets.snapshots import Annotated, capture_pair, snapshot_words
+from napari_volseg.widgets.snapshots import Annotated, capture_pair
 
 SHAPE = (5, 20, 20)
 SCALE = (30, 8, 8)
@@ -132,7 +133,9 @@ def test_what_counts_is_what_was_chosen(
     snapshot = capture_pair(image(), painted, annotated)
     counted = snapshot.build().volume.annotated_ZYX
     assert (2000 if counted is None else counted.sum()) == n_voxels
-    assert snapshot_words([(snapshot, "train")]) == words
+    (pair,) = count_pairs([(snapshot, "train")])
+    assert pair.words == words
+    assert pair.counted.n_annotated == n_voxels
 
 
 def test_painting_after_the_capture_changes_nothing(painted: Labels) -> None:

@@ -80,7 +80,7 @@ def test_layers_that_do_not_fit_are_named(
     labels.scale = (1, 1, 1)
     dock._check()
     assert not dock.train.isEnabled()
-    assert "'em labels' and 'em' differ in scale" in dock.counted.text()
+    assert "'em labels' and 'em' differ in scale" in dock.annotation.meter.text()
 
 
 def test_what_is_annotated_is_counted(
@@ -88,16 +88,22 @@ def test_what_is_annotated_is_counted(
 ) -> None:
     _, labels = add_pair(viewer)
     n = np.unique(labels.data).size - 1
-    qtbot.waitUntil(lambda: f"{n} instances" in dock.counted.text(), timeout=10_000)
-    dock.annotated.rule.setCurrentIndex(dock.annotated.rule.findData("region"))
+    qtbot.waitUntil(
+        lambda: f"{n} instances" in dock.annotation.meter.text(), timeout=10_000
+    )
+    dock.annotation.chooser.rule.setCurrentIndex(
+        dock.annotation.chooser.rule.findData("region")
+    )
     shapes = viewer.add_shapes(
         [np.array([[0, 0], [0, 9], [9, 9], [9, 0]])],
         name="region",
         scale=(8, 8),
         units=("nm",) * 2,
     )
-    dock.annotated.region.set_layer(shapes)
-    qtbot.waitUntil(lambda: "2.4 % annotated" in dock.counted.text(), timeout=10_000)
+    dock.annotation.chooser.region.set_layer(shapes)
+    qtbot.waitUntil(
+        lambda: "2.4 % annotated" in dock.annotation.meter.text(), timeout=10_000
+    )
 
 
 def test_layers_that_were_there_before_the_dock_are_counted(
@@ -106,8 +112,10 @@ def test_layers_that_were_there_before_the_dock_are_counted(
     add_pair(viewer)
     dock = TrainWidget(viewer)
     viewer.window.add_dock_widget(dock, name="Train (VolSeg)")
-    qtbot.waitUntil(lambda: "100 % annotated" in dock.counted.text(), timeout=10_000)
-    assert "30 × 8 × 8 nm" in dock.counted.text()
+    qtbot.waitUntil(
+        lambda: "100 % annotated" in dock.annotation.meter.text(), timeout=10_000
+    )
+    assert "30 × 8 × 8 nm" in dock.annotation.meter.text()
 
 
 def test_pairs_come_and_go(
@@ -121,7 +129,7 @@ def test_pairs_come_and_go(
     dock.pairs.rows[1].held_out.setChecked(True)
     assert [role for _, _, role in dock.pairs.layers()] == ["train", "val"]
     dock.pairs.rows[0].held_out.setChecked(True)
-    assert "for validation" in dock.counted.text()
+    assert "for validation" in dock.annotation.meter.text()
     click(qtbot, dock.pairs.rows[0].remove)
     assert [role for _, _, role in dock.pairs.layers()] == ["train"]
 

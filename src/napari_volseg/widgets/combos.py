@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.layers import plain
-from napari_volseg.widgets.outputs import role_of
+from napari_volseg.widgets.outputs import is_helper, role_of
 
 __all__ = ["LayerCombo", "fit_narrow"]
 
@@ -73,7 +73,7 @@ class LayerCombo(QComboBox):
         layers = [
             layer
             for layer in map(plain, self._viewer.layers)
-            if isinstance(layer, self._kinds)
+            if isinstance(layer, self._kinds) and not is_helper(layer)
         ]
         layers.sort(key=self._rank)
         was_blocked = self.blockSignals(True)

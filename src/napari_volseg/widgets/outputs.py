@@ -19,6 +19,7 @@ __all__ = [
     "add_map",
     "add_maps",
     "free_name",
+    "is_helper",
     "make_instances",
     "make_map",
     "role_of",
@@ -171,6 +172,12 @@ def free_name(viewer: Any, name: str) -> str:
         number += 1
         result = f"{name} [{number}]"
     return result
+
+
+def is_helper(layer: Layer) -> bool:
+    """Whether a layer of ours only shows something and is no data to choose."""
+    origin = layer.metadata.get(METADATA_KEY)
+    return isinstance(origin, dict) and bool(origin.get("helper"))
 
 
 def role_of(layer: Layer) -> str | None:

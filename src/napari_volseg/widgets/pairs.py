@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari.layers import Image, Labels, Shapes
+from napari.layers import Image, Labels, Layer, Shapes
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -239,6 +239,11 @@ class AnnotatedChooser(QWidget):
                 "annotated"
             )
         return Annotated("everywhere", 0, region, self.slices.currentIndex() == 1)
+
+    def chosen_region(self) -> Layer | None:
+        """Return the region layer when only a region counts."""
+        is_region = self.rule.currentData() == "region"
+        return self.region.layer() if is_region else None
 
     def _tidy(self, *_: object) -> None:
         key = self.rule.currentData()

@@ -33,7 +33,6 @@ from napari_volseg.widgets.layers import (
     labels_array,
     layer_source,
 )
-from napari_volseg.widgets.messages import count_words
 from napari_volseg.widgets.regions import Region, capture_region
 
 __all__ = [
@@ -42,7 +41,6 @@ __all__ = [
     "capture_pair",
     "lock_layers",
     "pair_names",
-    "snapshot_words",
 ]
 
 COPY_AT_ONCE = 32 * 2**20
@@ -169,34 +167,3 @@ def pair_names(folder: Path) -> list[str]:
         return [str(pair["name"]) for pair in pairs]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-
-
-def snapshot_words(snapshots: Sequence[tuple[PairSnapshot, Role]]) -> str:
-    """Return how much of the pairs is annotated and how many instances they have.
-
-    Reads every voxel: call it in a worker thread.
-    """
-    n_annotated = n_voxels = n_instances = 0
-    for snapshot, _ in snapshots:
-        labels_ZYX, annotated_ZYX = snapshot.read()
-        n_voxels += labels_ZYX.size
-        if annotated_ZYX is None:
-            n_annotated += labels_ZYX.size
-        else:
-            n_annotated += int(annotated_ZYX.sum())
-            labels_ZYX = labels_ZYX * annotated_ZYX
-        n_instances += _count_ids(labels_ZYX)
-    share = 100 * n_annotated / max(n_voxels, 1)
-    shown = f"{share:.2g}" if share < 10 else f"{share:.0f}"
-    return f"{shown} % annotated · {count_words(n_instances, 'instance')}"
-
-
-def _count_ids(labels_ZYX: NDArray[np.integer[Any]]) -> int:
-    """Return the number of ids above 0."""
-    highest = int(labels_ZYX.max(initial=0))
-    if highest > 2**26:
-        return int(np.count_nonzero(np.unique(labels_ZYX)))
-    seen = np.zeros(highest + 1, bool)
-    for plane in labels_ZYX:
-        seen[plane.ravel()] = True
-    return int(seen[1:].sum())

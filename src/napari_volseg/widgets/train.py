@@ -27,6 +27,7 @@ from napari_volseg.runs import RunSummary, create_run, list_runs
 from napari_volseg.runs.log import LOG
 from napari_volseg.runs.pairs import Role
 from napari_volseg.widgets.actions import open_dock, register_context_menu
+from napari_volseg.widgets.annotationpanel import AnnotationPanel
 from napari_volseg.widgets.combos import fit_narrow
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.form import TRAIN_SIMPLE, ConfigForm, add_row, narrow_form
@@ -37,10 +38,9 @@ from napari_volseg.widgets.messages import (
     explain,
     primary_button,
     scrolled,
-    sentence,
     wrapped_label,
 )
-from napari_volseg.widgets.pairs import AnnotatedChooser, PairList
+from napari_volseg.widgets.pairs import PairList
 from napari_volseg.widgets.planner import Planner
 from napari_volseg.widgets.planview import PlanView
 from napari_volseg.widgets.preferences import runs_dir, with_default_device
@@ -50,7 +50,6 @@ from napari_volseg.widgets.snapshots import (
     PairSnapshot,
     lock_layers,
     pair_names,
-    snapshot_words,
 )
 
 if TYPE_CHECKING:
@@ -75,9 +74,6 @@ _FILES = (
     "val_label",
     "val_mask",
 )
-_COUNT_AT_MOST = 64 * 2**20
-"""Voxels up to which the annotation is counted while the user paints."""
-
 _NEXT = {
     "empty": "What next? Open a volume and paint some objects in a labels layer, or "
     "try File › Open Sample › VolSeg.",
@@ -115,12 +111,7 @@ class TrainWidget(QWidget):
     def _make_widgets(self) -> None:
         viewer = self._viewer
         self.pairs = PairList(viewer)
-        self.annotated = AnnotatedChooser(viewer)
-        self.counted = wrapped_label("")
-        self.check = QPushButton("Check the annotation…")
-        self.check.setToolTip(
-            "Look for split ids, fragments, holes, bad slices and the like"
-        )
+        self.annotation = AnnotationPanel(viewer, self.pairs, self._live_pairs)
         self.preset = fit_narrow(QComboBox())
         for name in preset_names():
             self.preset.addItem(name, name)
@@ -152,9 +143,7 @@ class TrainWidget(QWidget):
         add_row(rows, "Preset", self.preset)
         add_row(rows, "Run name", self.name)
         setup.addWidget(self.pairs)
-        setup.addWidget(self.annotated)
-        setup.addWidget(self.counted)
-        setup.addWidget(self.check)
+        setup.addWidget(self.annotation)
         setup.addLayout(rows)
         setup.addWidget(self.form)
         setup.addWidget(self.plan)
@@ -173,28 +162,24 @@ class TrainWidget(QWidget):
         page.addStretch(1)
 
     def _connect(self) -> None:
-        self._count_later = QTimer(self)
-        self._count_later.setSingleShot(True)
-        self._count_later.setInterval(600)
-        self._count_later.timeout.connect(self._check_and_count)
+        self._check_later = QTimer(self)
+        self._check_later.setSingleShot(True)
+        self._check_later.setInterval(600)
+        self._check_later.timeout.connect(self._check)
         self._watched = Connections(self)
         self._data_version = 0
         self._planner = Planner(self)
         self._planner.asked.connect(self.plan.show_asked)
         self._planner.planned.connect(self.plan.show_plan)
+        self._planner.planned.connect(self.annotation.set_plan)
         self._planner.refused.connect(self.plan.show_refusal)
         self.pairs.changed.connect(self._watch_layers)
-        self.annotated.changed.connect(self._watch_layers)
+        self.annotation.changed.connect(self._watch_layers)
         self.form.changed.connect(self._check)
         self.preset.activated.connect(self._choose_preset)
-        self.check.clicked.connect(self._open_check)
         self.train.clicked.connect(self.start)
         self.resume.clicked.connect(self._resume)
         self.predict.clicked.connect(self._open_predict)
-
-    def _open_check(self) -> None:
-        image, labels, _ = self.pairs.layers()[0]
-        open_dock(self._viewer, "Check").set_pair(image, labels)
 
     def _open_predict(self) -> None:
         open_dock(self._viewer, "Predict")
@@ -217,7 +202,7 @@ class TrainWidget(QWidget):
         self.form.set_value(with_default_device(_without_files(config)))
 
     def _capture(self, *, copy: bool) -> tuple[Config, list[tuple[PairSnapshot, Role]]]:
-        annotated = self.annotated.value()
+        annotated = self.annotation.chooser.value()
         snapshots = self.pairs.capture(annotated, copy=copy)
         config = self.form.config()
         data = config.data.model_copy(
@@ -228,24 +213,25 @@ class TrainWidget(QWidget):
         )
         return config.model_copy(update={"data": data}), snapshots
 
+    def _live_pairs(self) -> list[tuple[PairSnapshot, Role]]:
+        """Return the chosen pairs as they are, not copied."""
+        return self.pairs.capture(self.annotation.chooser.value(), copy=False)
+
     def _watch_layers(self) -> None:
         """Look again when the chosen layers are painted on or moved."""
         self._watched.close()
         layers = [layer for pair in self.pairs.layers() for layer in pair[:2]]
-        for layer in [*layers, self.annotated.region.layer()]:
+        for layer in [*layers, self.annotation.chooser.chosen_region()]:
             for name in ("paint", "data", "scale", "translate", "units"):
                 if layer is not None and name in layer.events:
                     self._watched.add(getattr(layer.events, name), self._look_later)
+        self.annotation.follow()
+        self._data_version += 1
         self._check()
-        self._look_later()
 
     def _look_later(self, event: object = None) -> None:
         self._data_version += 1
-        self._count_later.start()
-
-    def _check_and_count(self) -> None:
-        self._check()
-        self._count()
+        self._check_later.start()
 
     def _check(self) -> None:
         """Say at once what keeps Train from starting."""
@@ -257,12 +243,11 @@ class TrainWidget(QWidget):
             self._planner.cancel()
             self.plan.clear()
             explain(self.train, "", str(error))
-            self.counted.setText(f"{sentence(str(error))}.")
+            self.annotation.show_problem(str(error))
             self.next.setText(_NEXT["empty"])
             return
         explain(self.train, "Start the training in a process of its own")
-        if not self.counted.text().endswith(("instance", "instances")):
-            self.counted.setText(self._voxels())
+        self.annotation.meter.show_head(self._voxels())
         self.next.setText(_NEXT[self._outcome])
         if self.isVisible():
             self._planner.request(config, snapshots, self._data_version)
@@ -271,26 +256,6 @@ class TrainWidget(QWidget):
         """Plan when the dock comes to the front."""
         super().showEvent(event)
         self._check()
-
-    def _count(self) -> None:
-        """Count what is annotated, in a thread."""
-        if self._job is not None:
-            return
-        try:
-            _, snapshots = self._capture(copy=False)
-        except DataError:
-            return
-        size = sum(snapshot.labels.size for snapshot, _ in snapshots)
-        if size <= _COUNT_AT_MOST:
-            worker = create_worker(
-                _count_in_thread, snapshots, _start_thread=False, _ignore_errors=True
-            )
-            worker.returned.connect(self._show_count)
-            worker.start()
-
-    def _show_count(self, words: str) -> None:
-        if self._job is None and self.train.isEnabled():
-            self.counted.setText(f"{self._voxels()} · {words}")
 
     def _voxels(self) -> str:
         """Return the voxel size of the first image, which decides the network."""
@@ -400,13 +365,6 @@ def _make_run(
 ) -> Path:
     pairs = [snapshot.build(role) for snapshot, role in snapshots]
     return create_run(config, pairs, runs_dir(), name)
-
-
-def _count_in_thread(snapshots: Sequence[tuple[PairSnapshot, Role]]) -> str:
-    try:
-        return snapshot_words(snapshots)
-    except DataError as error:
-        return f"{sentence(str(error))}."
 
 
 def _find_unfinished() -> RunSummary | None:

@@ -1,0 +1,181 @@
+"""The annotation in the Train dock: measured while it is painted, shown in layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.layers import Labels
+from qtpy.QtCore import Qt
+
+from napari_volseg.counting import GAP, HELD_OUT, LEARNT
+from napari_volseg.widgets.annotationpanel import AnnotationPanel
+from napari_volseg.widgets.layers import plain
+from napari_volseg.widgets.meter import painted_slices, share_words
+from napari_volseg.widgets.train import TrainWidget
+
+SHAPE = (6, 24, 24)
+SCALE = (30.0, 8.0, 8.0)
+PLACE: dict[str, Any] = {"scale": SCALE, "units": ("nm",) * 3}
+PLAN = {
+    "held_out": [{"pair": 0, "box": {"start": [0, 0, 0], "stop": [6, 8, 8]}}],
+    "guard": [0, 2, 2],
+}
+
+
+@pytest.fixture
+def labels(viewer: Any) -> Labels:
+    """An image with labels of two objects in one slice."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, SHAPE).astype(np.uint8)
+    viewer.add_image(image, name="em", **PLACE)
+    data = np.zeros(SHAPE, np.int32)
+    data[2, 3:6, 3:6] = 1
+    data[2, 15:20, 12:20] = 2
+    layer: Labels = viewer.add_labels(data, name="mine", **PLACE)
+    return layer
+
+
+@pytest.fixture
+def panel(viewer: Any, labels: Labels) -> AnnotationPanel:
+    dock = TrainWidget(viewer)
+    viewer.window.add_dock_widget(dock, name="Train (VolSeg)")
+    return dock.annotation
+
+
+def choose(panel: AnnotationPanel, rule: str) -> None:
+    panel.chooser.rule.setCurrentIndex(panel.chooser.rule.findData(rule))
+
+
+def wait_for(qtbot: Any, panel: AnnotationPanel, words: str) -> None:
+    qtbot.waitUntil(lambda: words in panel.meter.text(), timeout=10_000)
+
+
+def shown(viewer: Any) -> list[Any]:
+    return [plain(layer) for layer in viewer.layers if "what counts" in str(layer.name)]
+
+
+def test_a_stroke_an_undo_and_new_data_move_the_meter(
+    viewer: Any, labels: Labels, panel: AnnotationPanel, qtbot: Any
+) -> None:
+    choose(panel, "painted_slices")
+    wait_for(qtbot, panel, "17 % annotated · 2 instances")
+    viewer.dims.set_point(0, 4 * SCALE[0])
+    labels.brush_size = 4
+    labels.paint((4, 10, 10), 7)
+    wait_for(qtbot, panel, "33 % annotated · 3 instances")
+    bar = panel.meter._rows[0].bar
+    assert bar.value() == 333
+    assert "1,152 of 3,456 voxels" in bar.toolTip()
+    labels.undo()
+    wait_for(qtbot, panel, "17 % annotated · 2 instances")
+    labels.data = np.zeros(SHAPE, np.int32)
+    wait_for(qtbot, panel, "0 % annotated · 0 instances")
+
+
+def test_only_the_slices_of_a_stroke_are_counted_again(
+    viewer: Any, labels: Labels, panel: AnnotationPanel, qtbot: Any
+) -> None:
+    wait_for(qtbot, panel, "2 instances")
+    meter = panel.meter
+    qtbot.waitUntil(lambda: not (meter._later.isActive() or meter._is_busy))
+    (counter,) = panel.meter._counters
+    viewer.dims.set_point(0, 4 * SCALE[0])
+    labels.data[0, 0, 0] = 50  # behind napari's back
+    labels.paint((4, 10, 10), 7)
+    wait_for(qtbot, panel, "3 instances")
+    assert panel.meter._counters == [counter]
+
+
+def test_every_pair_has_a_line(
+    viewer: Any, panel: AnnotationPanel, add_pair: Callable[..., Any], qtbot: Any
+) -> None:
+    _, more = add_pair(viewer, "more")
+    panel._pairs.add_pair()
+    n = np.unique(more.data).size - 1
+    wait_for(qtbot, panel, "em: 100 % annotated · 2 instances")
+    wait_for(qtbot, panel, f"more: 100 % annotated · {n} instances")
+    panel._pairs._remove(panel._pairs.rows[1])
+    qtbot.waitUntil(lambda: "more" not in panel.meter.text(), timeout=10_000)
+
+
+def test_what_counts_is_shown_in_a_layer_of_ours(
+    viewer: Any, labels: Labels, panel: AnnotationPanel, qtbot: Any
+) -> None:
+    before = labels.data.copy()
+    choose(panel, "painted_slices")
+    wait_for(qtbot, panel, "17 %")
+    viewer.layers.selection = [labels]
+    qtbot.mouseClick(panel.shown, Qt.MouseButton.LeftButton)
+    (layer,) = shown(viewer)
+    assert layer.name == "em · what counts"
+    assert set(viewer.layers.selection) == {labels}
+    assert (np.asarray(layer.data).any(axis=(1, 2)) == (np.arange(6) == 2)).all()
+    assert not layer.editable
+    panel.set_plan(PLAN)
+    part = np.asarray(shown(viewer)[0].data)[2]
+    assert (part[:8, :8] == HELD_OUT).all()
+    assert (part[8:10, :10] == GAP).all()
+    assert (part[10:, 10:] == LEARNT).all()
+    assert "held out" in layer.get_status((60, 8, 8), world=True)["value"]
+    viewer.dims.set_point(0, 4 * SCALE[0])
+    labels.paint((4, 10, 10), 7)
+    wait_for(qtbot, panel, "33 %")
+    assert np.asarray(shown(viewer)[0].data)[4].any()
+    qtbot.mouseClick(panel.shown, Qt.MouseButton.LeftButton)
+    assert not shown(viewer)
+    labels.undo()
+    assert np.array_equal(labels.data, before)
+
+
+def test_taking_the_layer_away_unchecks_the_button(
+    viewer: Any, panel: AnnotationPanel, qtbot: Any
+) -> None:
+    wait_for(qtbot, panel, "2 instances")
+    panel.shown.click()
+    assert panel.legend.isVisibleTo(panel)
+    viewer.layers.remove(shown(viewer)[0])
+    assert not panel.shown.isChecked()
+    assert not panel.legend.isVisibleTo(panel)
+    panel.shown.click()
+    assert shown(viewer)
+
+
+def test_a_pair_for_validation_is_held_out_as_a_whole(
+    viewer: Any, panel: AnnotationPanel, add_pair: Callable[..., Any], qtbot: Any
+) -> None:
+    add_pair(viewer, "more")
+    panel._pairs.add_pair()
+    panel._pairs.rows[1].held_out.setChecked(True)
+    wait_for(qtbot, panel, "more: 100 %")
+    panel.shown.click()
+    names = {str(layer.name): np.asarray(layer.data) for layer in shown(viewer)}
+    assert (names["em · what counts"] == LEARNT).all()
+    assert (names["more · what counts"] == HELD_OUT).all()
+
+
+def test_a_problem_takes_the_layer_away_and_the_button_says_why(
+    viewer: Any, labels: Labels, panel: AnnotationPanel, qtbot: Any
+) -> None:
+    wait_for(qtbot, panel, "2 instances")
+    panel.shown.click()
+    viewer.layers.remove(labels)
+    assert not panel.shown.isEnabled()
+    assert "There are no labels" in panel.shown.toolTip()
+    assert not shown(viewer)
+
+
+def test_what_napari_says_of_a_stroke() -> None:
+    where = (np.array([2, 2, 3]), np.array([1, 1, 1]), np.array([5, 6, 7]))
+    assert painted_slices([(where, 0, 1)]) == {2, 3}
+    assert painted_slices(None) is None
+    assert painted_slices(["something new"]) is None
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.0045, "0.45 %"), (0.024, "2.4 %"), (0.999, "100 %")]
+)
+def test_shares_in_words(share: float, words: str) -> None:
+    assert share_words(share) == words
