@@ -42,6 +42,7 @@ class CursorValues(QWidget):
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(0)
+        layout.setHorizontalSpacing(4)
         for column, role in enumerate((*MAPS, "instance")):
             name, value = QLabel(role), QLabel(_NOTHING)
             name.setEnabled(False)

@@ -66,6 +66,7 @@ class ViewPart(QWidget):
 
     def _make_widgets(self) -> None:
         self.preset = fit_narrow(QComboBox())
+        self.preset.setMinimumContentsLength(6)
         for index, (name, preset) in enumerate(PRESETS.items()):
             self.preset.addItem(name)
             self.preset.setItemData(index, preset.help, Qt.ItemDataRole.ToolTipRole)
@@ -75,6 +76,7 @@ class ViewPart(QWidget):
         )
         self.space = QPushButton("3D")
         self.space.setCheckable(True)
+        self.space.setMaximumWidth(40)
         self.space.setToolTip(
             "Look at the maps and instances around the view from all sides, in true "
             "proportions; again: back to the slice"
