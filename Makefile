@@ -1,10 +1,11 @@
-# make demo   train, predict and score on generated volumes; VIEW=1 opens napari
-# make test   style, types, architecture and all tests
+# make demo      train, predict and score on generated volumes; VIEW=1 opens napari
+# make test      style, types, architecture and all tests
+# make nightly   tests that take minutes: thousands of damaged files
 #
-# Both set up .venv first, and write nothing outside this folder but system packages.
+# All set up .venv first, and write nothing outside this folder but system packages.
 # PYTHON=/path/to/python chooses the interpreter.
 
-.PHONY: help demo test check format docs clean
+.PHONY: help demo test nightly check format docs clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -19,13 +20,16 @@ export XDG_CONFIG_HOME := $(CURDIR)/$(VENV)/home/config
 export XDG_DATA_HOME := $(CURDIR)/$(VENV)/home/share
 
 help:
-	@sed -n 's/^# //p' Makefile | head -n 5
+	@sed -n 's/^# //p' Makefile | head -n 6
 
 demo: $(STAMPS)/all
 	@$(BIN)/python -m napari_volseg demo $(if $(VIEW),--view)
 
 test: $(STAMPS)/dev check
 	@sh scripts/run-tests.sh $(BIN)/python
+
+nightly: $(STAMPS)/dev
+	@MARK=nightly sh scripts/run-tests.sh $(BIN)/python
 
 check: $(STAMPS)/dev
 	@$(BIN)/ruff check .

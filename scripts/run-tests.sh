@@ -1,10 +1,12 @@
 #!/bin/sh
 # Run pytest, with a virtual screen where there is one; arguments go to pytest.
 # Usage: scripts/run-tests.sh PYTHON [pytest arguments]
+# MARK chooses tests by their markers; by default all but the nightly ones.
 # Tests that open windows run one after another in one process, the others beside it.
 set -eu
 python=$1
 shift
+mark=${MARK:-not nightly}
 
 workers=$("$python" -c 'import os; print(min(4, os.cpu_count() or 1))')
 # One thread a process: two processes of two threads each thrash two cores.
@@ -16,9 +18,9 @@ set -- -m pytest -q -n "$workers" --dist loadgroup \
   --durations=10 --durations-min=5 "$@"
 
 if command -v xvfb-run >/dev/null 2>&1; then
-  exec xvfb-run -a -s "-screen 0 1600x1000x24" "$python" "$@"
+  exec xvfb-run -a -s "-screen 0 1600x1000x24" "$python" "$@" -m "$mark"
 elif [ "$(uname)" = Linux ] && [ -z "${DISPLAY:-}" ]; then
   echo "No screen and no xvfb-run: leaving out the tests that open windows."
-  exec "$python" "$@" -m "not gui"
+  exec "$python" "$@" -m "($mark) and not gui"
 fi
-exec "$python" "$@"
+exec "$python" "$@" -m "$mark"

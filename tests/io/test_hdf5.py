@@ -302,6 +302,38 @@ def test_a_cycle_of_hard_links_is_listed_once(path):
     assert list_datasets(str(path)) == ["a/raw"]
 
 
+def test_axes_that_may_grow_are_read_and_those_without_length_are_not(path, rng):
+    array = volume(rng)
+    with h5py.File(path, "w") as h5:
+        h5.create_dataset("raw", data=array, maxshape=(None,) * 3)
+        h5.create_dataset("empty", (0, 30, 20), "u1", maxshape=(None, 30, 20))
+
+    np.testing.assert_array_equal(open_volume(f"{path}:raw").data[...], array)
+    with pytest.raises(DataError, match="is empty"):
+        open_volume(f"{path}:empty")
+
+
+def test_what_lies_deep_is_listed_in_order(path):
+    with h5py.File(path, "w") as h5:
+        for name in ("b/x/raw", "a/raw", "b/a", "z"):
+            h5[name] = np.zeros((2, 2, 2), "u1")
+        h5["b/again"] = h5["a"]
+
+    assert sorted(list_datasets(str(path))) == ["a/raw", "b/a", "b/x/raw", "z"]
+
+
+def test_a_file_is_waited_for_while_it_is_written(path, writer, monkeypatch):
+    monkeypatch.setattr(hdf5, "LOCKED_SECONDS", 60)
+    monkeypatch.setattr(hdf5.time, "sleep", lambda seconds: _end(writer))
+
+    assert open_volume(str(path)).data.shape == (40, 30, 20)
+
+
+def _end(process):
+    process.stdin.close()
+    process.wait()  # with a time limit it would sleep
+
+
 def test_listing_is_capped(path, monkeypatch):
     monkeypatch.setattr(hdf5, "_MAX_VISITED", 10)
     with h5py.File(path, "w") as h5:

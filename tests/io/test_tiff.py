@@ -3,7 +3,13 @@ import pytest
 import tifffile
 
 from napari_volseg.errors import DataError
-from napari_volseg.io import list_datasets, open_volume, read_labels, read_mask
+from napari_volseg.io import (
+    failures,
+    list_datasets,
+    open_volume,
+    read_labels,
+    read_mask,
+)
 
 
 @pytest.fixture
@@ -228,6 +234,52 @@ def test_four_terabytes_declared_are_refused(path, rng):
 
     with pytest.raises(DataError, match=r"incomplete|memory are free"):
         open_volume(str(path)).read()
+
+
+def test_a_page_that_inflates_beyond_memory_is_refused(path, monkeypatch):
+    tifffile.imwrite(path, np.zeros((2, 600, 600), np.uint8), compression="zlib")
+    assert path.stat().st_size < 10_000
+    data = open_volume(str(path)).data
+    assert data[0].shape == (600, 600)
+    monkeypatch.setattr(failures, "_ALWAYS_FITS", 1000)
+    monkeypatch.setattr(failures.psutil, "virtual_memory", Little)
+
+    with pytest.raises(DataError, match="memory are free"):
+        data[0, :1, :1]
+
+
+class Little:
+    available = 10_000
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("options", [{"compression": "zlib"}, {"tile": (16, 16)}])
+def test_pages_that_are_cut_off_while_the_file_is_open(path, rng, options, share):
+    tifffile.imwrite(path, volume(rng, (6, 64, 64)), **options)
+    data = open_volume(str(path)).data
+    with path.open("r+b") as stream:
+        stream.truncate(int(path.stat().st_size * share))
+
+    with pytest.raises(DataError, match=r"cannot be read|incomplete|shorter"):
+        data[...]
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_long_chain_that_bites_its_tail_is_refused(path, rng, bigtiff):
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
+        for page_YX in volume(rng, (150, 4, 4)):
+            writer.write(page_YX, contiguous=False, metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        middle, last = tif.pages[120], tif.pages[-1]
+        head, tag, n = (8, 20, 8) if bigtiff else (2, 12, 4)
+        place, target = last.offset + head + tag * len(last.tags), middle.offset
+    with path.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(int(target).to_bytes(n, "little"))
+
+    for read in (open_volume, list_datasets):
+        with pytest.raises(DataError, match="chain of 150 pages is circular"):
+            read(str(path))
 
 
 def test_a_loop_of_pages_ends(path, rng):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
@@ -75,21 +74,40 @@ def _open(path: Path) -> h5py.File:
 
 
 def _list(h5: h5py.File) -> list[str]:
-    """Return the datasets of numbers with three axes or more; links not followed."""
+    """Return the datasets of numbers with three axes or more; links not followed.
+
+    Groups are followed one by one: HDF5's own visit crashes on some damaged files.
+    """
     names: list[str] = []
-    visited = 0
-
-    def visit(name: str, node: h5py.HLObject) -> bool | None:
-        nonlocal visited
-        visited += 1
-        if isinstance(node, h5py.Dataset) and len(node.shape or ()) >= 3:
-            with contextlib.suppress(TypeError):  # a type that numpy does not have
-                if node.dtype.kind in "buif":
-                    names.append(name)
-        return True if visited >= _MAX_VISITED or len(names) >= _MAX_LISTED else None
-
-    h5.visititems(visit)
+    seen: set[object] = set()
+    waiting: list[tuple[str, h5py.Group]] = [("", h5)]
+    while waiting and len(names) < _MAX_LISTED:
+        place, group = waiting.pop()
+        inner = []
+        for part in sorted(group):
+            if len(seen) >= _MAX_VISITED or len(names) >= _MAX_LISTED:
+                break
+            if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+                continue
+            node, name = group[part], f"{place}{part}"
+            if node.id in seen:  # by its address in the file
+                continue
+            seen.add(node.id)
+            if isinstance(node, h5py.Group):
+                inner.append((f"{name}/", node))
+            elif isinstance(node, h5py.Dataset) and _is_volume(node):
+                names.append(name)
+        waiting += reversed(inner)
     return names
+
+
+def _is_volume(node: h5py.Dataset) -> bool:
+    if len(node.shape or ()) < 3:
+        return False
+    try:
+        return node.dtype.kind in "buif"
+    except TypeError:  # a type that numpy does not have
+        return False
 
 
 def _dataset(h5: h5py.File, dataset: str, file: str) -> h5py.Dataset:
@@ -157,6 +175,8 @@ class _StoredDataset:
     slab of compressed chunks is kept, because browsing and sampling ask for
     one slice after the other.
     """
+
+    n_missing = 0
 
     def __init__(self, path: Path, dataset: str, node: h5py.Dataset) -> None:
         self.shape = tuple(int(n) for n in node.shape)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_volseg.io.failures import check_memory
 from napari_volseg.volume import VoxelSize
 
-__all__ = ["LazyArray", "MappedArray", "Stored", "StoredArray", "as_range"]
+__all__ = ["LazyArray", "Stored", "StoredArray", "as_range"]
 
 
 class StoredArray(Protocol):
@@ -35,6 +35,11 @@ class StoredArray(Protocol):
         """Elements of each axis that are decoded together; None when stored plainly."""
         ...
 
+    @property
+    def n_missing(self) -> int:
+        """Chunks read so far that are not in the file; they read as its fill value."""
+        ...
+
     def read(self, slices: tuple[slice, ...]) -> NDArray[Any]:
         """Return a part, all axes kept; starts and stops lie inside, steps are > 0."""
         ...
@@ -49,21 +54,6 @@ class Stored:
     """A letter per axis, as in OME: T, C, Z, Y, X; Q and I are unknown."""
     voxel_size: VoxelSize | None = None
     """In nm, before any index; None when the file does not say."""
-
-
-class MappedArray:
-    """A numpy array, as a rule mapped from a file."""
-
-    chunks: tuple[int, ...] | None = None
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self._array = array
-        self.shape = tuple(array.shape)
-        self.dtype: np.dtype[Any] = array.dtype
-
-    def read(self, slices: tuple[slice, ...]) -> NDArray[Any]:
-        """Return a copy of a part."""
-        return np.array(self._array[slices])
 
 
 class LazyArray:
@@ -123,6 +113,18 @@ class LazyArray:
         return tuple(
             1 if a is None else max(1, min(n, stored[a] // abs(self._ranges[a].step)))
             for a, n in zip(self._axes, self.shape, strict=True)
+        )
+
+    @property
+    def missing_note(self) -> str | None:
+        """A sentence on chunks read so far that are not in the file; None without."""
+        n = self._array.n_missing
+        if not n:
+            return None
+        are = "1 chunk is" if n == 1 else f"{n} chunks are"
+        return (
+            f"{are} not in the folder of {self._name} and read as empty: that is usual "
+            "where nothing is, else copy the folder again"
         )
 
     def without_channels(self) -> LazyArray:

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from napari_volseg.errors import DataError
 from napari_volseg.io.datasets import check_dtype, wrong_dataset
 from napari_volseg.io.failures import check_memory, refusing
-from napari_volseg.io.lazy import MappedArray, Stored, StoredArray
+from napari_volseg.io.lazy import Stored, StoredArray
 from napari_volseg.io.ngff import UNITS_NM
+from napari_volseg.io.plain import PlainArray
 from napari_volseg.io.sources import Source
+from napari_volseg.io.tiff_pages import check_pages
 from napari_volseg.volume import VoxelSize
 
 __all__ = ["list_tiff", "open_tiff"]
@@ -31,6 +33,7 @@ def open_tiff(path: Path, source: Source) -> Stored:
     """Return the array of a series; the dataset of a source is its number."""
     file = source.path.name
     with refusing(file), _Damage() as damage:
+        check_pages(path)
         tif = tifffile.TiffFile(path, _multifile=False)
         try:
             _check_single_file(tif, file)
@@ -44,7 +47,7 @@ def open_tiff(path: Path, source: Source) -> Stored:
         except BaseException:
             tif.close()
             raise
-        if isinstance(array, MappedArray):
+        if not isinstance(array, _StoredPages):
             tif.close()
         return Stored(array, axes, size)
 
@@ -79,8 +82,10 @@ class _Damage(logging.Handler):
 
 def list_tiff(path: Path) -> list[str]:
     """Return the numbers of the series."""
-    with refusing(path.name), tifffile.TiffFile(path, _multifile=False) as tif:
-        return [str(i) for i in range(len(tif.series))]
+    with refusing(path.name):
+        check_pages(path)
+        with tifffile.TiffFile(path, _multifile=False) as tif:
+            return [str(i) for i in range(len(tif.series))]
 
 
 def _series_number(tif: tifffile.TiffFile, source: Source) -> int:
@@ -154,14 +159,8 @@ def _stored(
         samples[series.axes.index("S")] = slice(n_samples)
     if series.dataoffset is not None:
         dtype = np.dtype(series.dtype).newbyteorder(tif.byteorder)
-        end = series.dataoffset + prod(series.shape) * dtype.itemsize
-        if end > path.stat().st_size:
-            raise DataError(
-                f"{file} is incomplete, {end} bytes are declared but "
-                f"{path.stat().st_size} are there: copy it again"
-            )
-        mapped = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
-        return MappedArray(mapped[tuple(samples)])
+        plain = PlainArray(path, dtype, int(series.dataoffset), series.shape)
+        return plain if n_samples is None else _WithoutAlpha(plain, tuple(samples))
     try:
         tifffile.TIFF.DECOMPRESSORS[page.compression]
     except KeyError:
@@ -175,8 +174,23 @@ def _stored(
     return pages
 
 
+class _WithoutAlpha:
+    """The first samples of a plain array."""
+
+    chunks: tuple[int, ...] | None = None
+    n_missing = 0
+
+    def __init__(self, array: PlainArray, samples: tuple[slice, ...]) -> None:
+        self.shape = tuple(
+            len(range(n)[s]) for n, s in zip(array.shape, samples, strict=True)
+        )
+        self.dtype, self.read = array.dtype, array.read
+
+
 class _StoredPages:
     """Pages that are decoded one at a time."""
+
+    n_missing = 0
 
     def __init__(
         self, series: tifffile.TiffPageSeries, file: str, samples: tuple[slice, ...]

@@ -24,6 +24,7 @@ from napari_volseg.io.failures import check_memory, refusing
 from napari_volseg.io.lazy import Stored
 from napari_volseg.io.ngff import find_multiscale, has_level, read_axes, read_level
 from napari_volseg.io.sources import Source
+from napari_volseg.io.zarr_chunks import chunk_rule
 from napari_volseg.io.zarr_nodes import (
     InsideStore,
     Node,
@@ -96,17 +97,18 @@ def _open_array(root: Path, place: str, source: Source) -> Stored:
             f"{source.name} lists the array {place} in its key multiscales/datasets "
             "but has no such array: copy the folder again, whole"
         )
-    _check_node(node, source.name)
+    dtype = _check_node(node, source.name)
+    store = InsideStore(root, check=chunk_rule(node, dtype.itemsize, source.name))
     with warnings.catch_warnings():
         # numcodecs under v3 are outside the specification, yet they are read well
         warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the")
         array = zarr.open_array(
-            InsideStore(root, read_only=True),
+            store,
             path=place,
             mode="r",
             zarr_format=2 if node.version == 2 else 3,
         )
-    stored = _StoredZarr(array, source.name)
+    stored = _StoredZarr(array, source.name, store)
     above, _, level = place.rpartition("/")
     group = read_node(root, above) if place else None
     multiscale = find_multiscale(group.attributes) if group else None
@@ -129,7 +131,7 @@ def _dimension_names(node: Node) -> str | None:
     return letters if unique and {"Y", "X"} <= set(letters) <= set("TCZYX") else None
 
 
-def _check_node(node: Node, name: str) -> None:
+def _check_node(node: Node, name: str) -> np.dtype[Any]:
     """Refuse what is not a plain array of numbers, before Zarr looks at it."""
     allowed = _NUMCODECS if node.version == 2 else _V3_CODECS
     for codec in _codec_names(node):
@@ -140,11 +142,12 @@ def _check_node(node: Node, name: str) -> None:
             )
     kind = node.metadata.get("dtype" if node.version == 2 else "data_type")
     if not isinstance(kind, str):
-        check_dtype(np.dtype("V1"), name)
+        dtype = np.dtype("V1")
     elif kind.startswith(("r", "string", "fixed", "null", "struct")):
-        check_dtype(np.dtype("O"), name)
+        dtype = np.dtype("O")
     else:
-        check_dtype(np.dtype(kind), name)
+        dtype = np.dtype(kind)
+    check_dtype(dtype, name)
     grid = node.metadata.get("chunk_grid") or {}
     chunks = node.metadata.get("chunks") or grid["configuration"]["chunk_shape"]
     for what, lengths in (("shape", node.metadata.get("shape")), ("chunks", chunks)):
@@ -154,6 +157,7 @@ def _check_node(node: Node, name: str) -> None:
             raise DataError(
                 f"{name} is empty or damaged: its {what} is {str(lengths)[:80]}"
             )
+    return dtype
 
 
 def _codec_names(node: Node) -> Iterator[str]:
@@ -179,13 +183,17 @@ def _v3_names(codecs: Iterable[Any]) -> Iterator[str]:
 
 
 class _StoredZarr:
-    def __init__(self, array: zarr.Array[Any], name: str) -> None:
+    def __init__(self, array: zarr.Array[Any], name: str, store: InsideStore) -> None:
         self.shape = tuple(int(n) for n in array.shape)
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
         self.chunks: tuple[int, ...] | None = tuple(array.chunks)
-        self._array, self._name = array, name
+        self._array, self._name, self._store = array, name, store
         check_dtype(self.dtype, name)
         check_memory(prod(array.chunks) * self.dtype.itemsize, f"one chunk of {name}")
+
+    @property
+    def n_missing(self) -> int:
+        return len(self._store.missing)
 
     def read(self, slices: tuple[slice, ...]) -> NDArray[Any]:
         with refusing(self._name):

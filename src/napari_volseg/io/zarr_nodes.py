@@ -7,16 +7,23 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, RangeByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from napari_volseg.errors import DataError
 from napari_volseg.io.ngff import find_multiscale, has_level, read_level
 
-__all__ = ["InsideStore", "Node", "checked_place", "list_nodes", "read_node"]
+__all__ = [
+    "ChunkCheck",
+    "InsideStore",
+    "Node",
+    "checked_place",
+    "list_nodes",
+    "read_node",
+]
 
 _METADATA_BYTES = 16 * 2**20
 _MAX_VISITED = 10_000
@@ -121,12 +128,37 @@ def _check_inside(root: str, path: Path) -> None:
         raise DataError(f"{path} is not a regular file: copy the Zarr folder again")
 
 
-class InsideStore(LocalStore):
-    """A store that reads regular files below its root and nothing else."""
+class ChunkCheck(Protocol):
+    """What looks at the bytes of chunks before they are decoded."""
 
-    def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
+    def check_file(self, raw: memoryview, place: str, /) -> None:
+        """Raise DataError for a file that must not be decoded."""
+
+    def check_part(self, raw: memoryview, start: int | None, place: str, /) -> None:
+        """Raise DataError for a part of one, which starts there or is its end."""
+
+
+class InsideStore(LocalStore):
+    """A store that reads regular files below its root and nothing else.
+
+    Parameters
+    ----------
+    check
+        Sees every chunk before it is decoded.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        read_only: bool = True,
+        check: ChunkCheck | None = None,
+    ) -> None:
         super().__init__(root, read_only=read_only)
         self._real = os.path.realpath(root)
+        self._check = check
+        self.missing: set[str] = set()
+        """Keys of chunks that were asked for and are not there."""
 
     async def get(
         self,
@@ -136,7 +168,8 @@ class InsideStore(LocalStore):
     ) -> Buffer | None:
         """Return the bytes of a key that lies inside."""
         _check_inside(self._real, self.root / key)
-        return await super().get(key, prototype, byte_range)
+        found = await super().get(key, prototype, byte_range)
+        return self._seen(key, found, byte_range)
 
     def get_sync(
         self,
@@ -147,7 +180,8 @@ class InsideStore(LocalStore):
     ) -> Buffer | None:
         """Return the bytes of a key that lies inside."""
         _check_inside(self._real, self.root / key)
-        return super().get_sync(key, prototype=prototype, byte_range=byte_range)
+        found = super().get_sync(key, prototype=prototype, byte_range=byte_range)
+        return self._seen(key, found, byte_range)
 
     async def get_partial_values(
         self,
@@ -155,7 +189,22 @@ class InsideStore(LocalStore):
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[Buffer | None]:
         """Return parts of keys that all lie inside."""
-        wanted = list(key_ranges)
-        for key, _ in wanted:
-            _check_inside(self._real, self.root / key)
-        return await super().get_partial_values(prototype, wanted)
+        return [await self.get(key, prototype, part) for key, part in key_ranges]
+
+    def _seen(
+        self, key: str, found: Buffer | None, part: ByteRequest | None
+    ) -> Buffer | None:
+        """Check the bytes of a chunk; note one that is not there."""
+        name = key.rpartition("/")[2]
+        if name.startswith(".z") or name == "zarr.json":
+            return found
+        if found is None:
+            self.missing.add(key)
+        elif self._check is not None:
+            raw = found.as_numpy_array().data.cast("B")
+            if part is None:
+                self._check.check_file(raw, key)
+            else:
+                start = part.start if isinstance(part, RangeByteRequest) else None
+                self._check.check_part(raw, start, key)
+        return found
