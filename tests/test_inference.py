@@ -12,6 +12,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.events import Finished, Notice, Started
 from napari_volseg.inference import predict
 from napari_volseg.instances import segment
+from napari_volseg.io import open_volume
 from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.volume import Volume
 
@@ -79,6 +80,17 @@ def test_another_voxel_size_is_said(model, cells, folder):
     events = list(predict(model, image, folder, device="cpu"))
     notices = [e.message for e in events if isinstance(e, Notice)]
     assert any("em are 40×20×20 nm" in m for m in notices)
+
+
+def test_chunks_of_the_image_that_are_missing_are_said(model, cells, folder, tmp_path):
+    path = tmp_path / "em.zarr"
+    zarr.create_array(path, data=cells.image.data, chunks=(12, 20, 20))
+    (path / "c" / "0" / "1" / "0").unlink()
+
+    events = list(predict(model, open_volume(str(path)), folder, device="cpu"))
+
+    notes = [event.message for event in events if isinstance(event, Notice)]
+    assert any(note.startswith("1 chunk is not in the folder") for note in notes)
 
 
 def test_thresholds_given_win_over_those_of_the_model(model, cells, folder):

@@ -22,7 +22,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.events import Event, Finished, Notice, Progress, Started
 from napari_volseg.geometry import Size
 from napari_volseg.instances import segment_blocks
-from napari_volseg.io import create_zarr, write_json, writing
+from napari_volseg.io import LazyArray, create_zarr, write_json, writing
 from napari_volseg.mapping import BLOCKS, MapJob, predict_maps, prepare_maps
 from napari_volseg.pipeline import reports_of
 from napari_volseg.review import write_table
@@ -132,6 +132,8 @@ def predict(
             f"{n_empty} of {job.grid.n_blocks} blocks held nothing to predict and "
             "were skipped"
         )
+    if isinstance(image.data, LazyArray) and (note := image.data.missing_note):
+        yield Notice(note, "warning")
     yield from _find_instances(job, instances, should_stop)
 
 

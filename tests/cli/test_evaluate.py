@@ -62,6 +62,16 @@ def test_pages_of_a_tiff_beside_an_array_and_a_part_of_both(
     assert largest() <= 1600  # one page
 
 
+def test_chunks_that_are_missing_are_said(em, cells, capsys):
+    zarr.create_array("pred.zarr", data=cells.labels_ZYX + 1, chunks=(5, 7, 40))
+    min(p for p in em.with_name("pred.zarr").rglob("1/*/*") if p.is_file()).unlink()
+
+    assert main(["evaluate", "pred.zarr", "em.h5:labels", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["n_true"] == cells.labels_ZYX.max()
+    assert err.startswith("1 chunk is not in the folder of")
+
+
 def test_a_damaged_block_is_named(em, cells, capsys):
     zarr.create_array("pred.zarr", data=cells.labels_ZYX, chunks=(5, 7, 40))
     chunk = max(p for p in em.with_name("pred.zarr").rglob("1/*/*") if p.is_file())

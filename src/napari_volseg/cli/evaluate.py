@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from napari_volseg.cli.options import Commands, add_json_option, print_json, say
 from napari_volseg.cli.progress import counting
@@ -64,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
             names=(args.prediction, args.truth),
             report=report,
         )
+    for array in arrays:
+        if array.missing_note:
+            sys.stderr.write(f"{array.missing_note}\n")
     if args.json:
         print_json(metrics)
         return 0
