@@ -47,6 +47,12 @@ def test_a_run_that_is_trained_anew_learns_from_its_newest_labels(folder, capsys
     assert not (pair.volume.labels_ZYX == 1).any()
 
 
+def test_the_same_labels_are_nothing_new(folder, capsys):
+    assert main(["labels", "first", "--label", "em.h5:labels"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert newest_revision(folder) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

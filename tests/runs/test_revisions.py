@@ -10,6 +10,7 @@ from napari_volseg.runs import (
     TrainingPair,
     add_revision,
     create_run,
+    newest_annotated,
     newest_pairs,
     newest_revision,
     read_revision,
@@ -52,8 +53,8 @@ def test_a_revision_is_read_back_with_the_images_of_the_run(folder, labels):
 
 def test_what_the_run_began_with_is_revision_1_and_stays(folder, labels):
     first = read_run(folder)[1]
-    for _ in range(3):
-        _add(folder, np.where(labels == 1, 0, labels))
+    for gone in (1, 2, 3):
+        _add(folder, np.where(labels == gone, 0, labels))
     remove_revisions(folder, below=4)
     assert sorted(p.name for p in (folder / "data").glob("r*")) == ["r004"]
     np.testing.assert_array_equal(read_run(folder)[1][0].volume.labels_ZYX, labels)
@@ -61,11 +62,22 @@ def test_what_the_run_began_with_is_revision_1_and_stays(folder, labels):
 
 
 def test_numbers_are_never_used_twice(folder, labels):
-    _add(folder, labels)
+    assert _add(folder, labels * 2) == 2
     (folder / "data" / "r007").mkdir()  # somebody is writing just now
-    assert _add(folder, labels) == 8
+    assert _add(folder, labels * 3) == 8
     remove_revisions(folder, below=8)
-    assert _add(folder, labels) == 9
+    assert _add(folder, labels * 4) == 9
+
+
+def test_labels_that_are_as_they_were_make_no_revision(folder, labels):
+    known = labels > 0
+    assert _add(folder, labels) == 1
+    assert _add(folder, labels, known) == 2
+    assert _add(folder, labels, known) == 2
+    one, other = newest_annotated(folder)
+    np.testing.assert_array_equal(one, known)
+    assert other is None
+    assert _add(folder, labels) == 3
 
 
 def test_half_a_revision_is_none(folder, labels, monkeypatch):
@@ -76,7 +88,7 @@ def test_half_a_revision_is_none(folder, labels, monkeypatch):
 
     monkeypatch.setattr("napari_volseg.runs.revisions.write_json", fail)
     with pytest.raises(DataError, match="disk is full"):
-        _add(folder, labels)
+        _add(folder, labels * 2)
     assert newest_revision(folder) == 1
     assert not list((folder / "data").glob("r*"))
     place = folder / "data" / "r002"

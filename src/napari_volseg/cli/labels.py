@@ -17,6 +17,7 @@ from napari_volseg.runs import (
     NewLabels,
     add_revision,
     is_locked,
+    newest_revision,
     read_annotated,
     read_config,
 )
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
             "its mask, or none at all"
         )
     data = read_config(folder).data
+    before = newest_revision(folder)
     revision = add_revision(
         folder,
         [
@@ -74,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         answer = {"folder": folder, "revision": revision, "training": is_training}
         print_json(answer)
+        return 0
+    if revision == before:
+        say(f"the labels are those that {folder} has: nothing to do")
         return 0
     say(f"revision {revision} of {folder}")
     if is_training:

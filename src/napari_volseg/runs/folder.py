@@ -181,6 +181,7 @@ def _snapshot(pair: TrainingPair, folder: Path, index: int) -> dict[str, Any]:
     return {
         "role": pair.role,
         "name": image.name,
+        "labels_name": pair.labels_name,
         "file": file,
         "voxel_size": list(image.voxel_size),
         "annotated": volume.annotated_ZYX is not None,
@@ -206,7 +207,10 @@ def _restore(entry: dict[str, Any], folder: Path) -> TrainingPair:
     if entry["role"] not in ("train", "val"):
         raise ValueError(f"unknown role {entry['role']!r}")
     return TrainingPair(
-        LabelledVolume(image, labels_ZYX, annotated_ZYX), source, entry["role"]
+        LabelledVolume(image, labels_ZYX, annotated_ZYX),
+        source,
+        entry["role"],
+        str(entry.get("labels_name", "")),
     )
 
 

@@ -26,6 +26,8 @@ class TrainingPair:
     source: str | None
     """Where the image lives when that is a file; None when it is in memory."""
     role: Role = "train"
+    labels_name: str = ""
+    """The layer that the labels come from; empty for a file."""
 
 
 def collect_pairs(config: Config) -> list[TrainingPair]:

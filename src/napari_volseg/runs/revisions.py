@@ -20,7 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_volseg.errors import DataError
-from napari_volseg.io import Source, open_labels, write_hdf5, write_json
+from napari_volseg.io import (
+    Source,
+    open_labels,
+    read_mask,
+    write_hdf5,
+    write_json,
+)
 from napari_volseg.runs.annotations import read_annotated
 from napari_volseg.runs.control import write_control
 from napari_volseg.runs.folder import PAIRS, is_run
@@ -31,6 +37,7 @@ __all__ = [
     "FIRST_REVISION",
     "NewLabels",
     "add_revision",
+    "newest_annotated",
     "newest_pairs",
     "newest_revision",
     "read_revision",
@@ -40,6 +47,7 @@ __all__ = [
 FIRST_REVISION = 1
 _TABLE = "revision.json"
 _FORMAT = 1
+_SLAB = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,8 @@ class NewLabels:
 def add_revision(folder: Path, labels: Sequence[NewLabels]) -> int:
     """Hand new labels to a run; it takes them at its next step.
 
-    A run that does not train at the moment takes them when it is resumed.
+    A run that does not train at the moment takes them when it is resumed. Labels that
+    are as they were handed in last make no revision.
 
     Parameters
     ----------
@@ -66,7 +75,7 @@ def add_revision(folder: Path, labels: Sequence[NewLabels]) -> int:
     Returns
     -------
     int
-        The number of the revision, 2 for the first.
+        The number of the newest revision now, 2 for the first new labels.
 
     Raises
     ------
@@ -84,6 +93,9 @@ def add_revision(folder: Path, labels: Sequence[NewLabels]) -> int:
         )
     for entry, new in zip(entries, labels, strict=True):
         _check(entry, new, folder)
+    newest = newest_revision(folder)
+    if _are_known(folder, newest, entries, labels):
+        return newest
     number, place = _new_place(folder)
     try:
         for index, (entry, new) in enumerate(zip(entries, labels, strict=True)):
@@ -113,6 +125,22 @@ def newest_revision(folder: Path) -> int:
     return max([FIRST_REVISION, *numbers])
 
 
+def newest_annotated(folder: Path) -> list[NDArray[np.bool_] | None]:
+    """Return where the newest labels of each pair count, None for everywhere.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read.
+    """
+    newest = newest_revision(folder)
+    files = _files(folder, newest, _entries(folder))
+    return [
+        read_mask(str(Source(file, "annotated", None))) if has_mask else None
+        for file, has_mask in files
+    ]
+
+
 def read_revision(
     folder: Path, revision: int, pairs: Sequence[TrainingPair]
 ) -> list[TrainingPair]:
@@ -131,14 +159,7 @@ def read_revision(
     if revision == FIRST_REVISION:
         return list(pairs)
     place = _place(folder, revision)
-    try:
-        annotated = json.loads((place / _TABLE).read_text("utf-8"))["annotated"]
-        given = [bool(value) for value in annotated]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(
-            f"the labels of revision {revision} of the run '{folder.name}' are not in "
-            f"{place} or damaged: hand in labels anew with 'volseg labels'"
-        ) from None
+    given = _masks(place, revision)
     if len(given) != len(pairs):
         raise DataError(
             f"revision {revision} in {place} has labels for {len(given)} images and "
@@ -169,6 +190,65 @@ def remove_revisions(folder: Path, below: int) -> None:
     for place in (folder / "data").glob("r*"):
         if FIRST_REVISION < _number(place) < below:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _masks(place: Path, revision: int) -> list[bool]:
+    """Return of each pair whether a revision says where its labels count."""
+    try:
+        annotated = json.loads((place / _TABLE).read_text("utf-8"))["annotated"]
+        return [bool(value) for value in annotated]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"the labels of revision {revision} of the run are not in {place} or "
+            "damaged: hand in labels anew with 'volseg labels'"
+        ) from None
+
+
+def _files(
+    folder: Path, revision: int, entries: Sequence[dict[str, Any]]
+) -> list[tuple[Path, bool]]:
+    """Return the file of each pair, and whether it has a mask."""
+    if revision == FIRST_REVISION:
+        names = [Path(str(entry["file"])).name for entry in entries]
+        masks = [bool(entry["annotated"]) for entry in entries]
+        return [
+            (folder / "data" / name, has_mask)
+            for name, has_mask in zip(names, masks, strict=True)
+        ]
+    place = _place(folder, revision)
+    masks = _masks(place, revision)
+    return [(place / f"{i:03d}.h5", has_mask) for i, has_mask in enumerate(masks)]
+
+
+def _are_known(
+    folder: Path,
+    revision: int,
+    entries: Sequence[dict[str, Any]],
+    labels: Sequence[NewLabels],
+) -> bool:
+    """Whether labels are those of a revision, voxel by voxel."""
+    try:
+        return all(
+            has_mask == (new.annotated_ZYX is not None)
+            and _equal(file, "labels", new.labels_ZYX)
+            and (
+                new.annotated_ZYX is None
+                or _equal(file, "annotated", new.annotated_ZYX)
+            )
+            for (file, has_mask), new in zip(
+                _files(folder, revision, entries), labels, strict=True
+            )
+        )
+    except (DataError, ValueError):  # what is damaged is not the same
+        return False
+
+
+def _equal(file: Path, dataset: str, array_ZYX: Any) -> bool:
+    stored = open_labels(str(Source(file, dataset, None)))
+    return all(
+        np.array_equal(stored[z : z + _SLAB], array_ZYX[z : z + _SLAB])
+        for z in range(0, len(array_ZYX), _SLAB)
+    )
 
 
 def _entries(folder: Path) -> list[dict[str, Any]]:

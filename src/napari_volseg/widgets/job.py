@@ -123,6 +123,8 @@ class Job(QObject):
         self.progress: Progress | None = None
         self.validated: Validated | None = None
         self.curves = Curves()
+        self.learnt_from: Any = None
+        """The `LearntFrom` of a training; None for other jobs."""
         self.is_stopping = False
         self.keep_running = False
         """Whether the job goes on when napari closes; see `keep`."""

@@ -137,7 +137,8 @@ class AnnotationMeter(QWidget):
     def _note_drawn(self, event: Any) -> None:
         """Count the slice that is looked at, which an undo may have changed."""
         labels, dims = event.source, self._viewer.dims
-        if labels.n_edit_dimensions > 2 or dims.ndim - 3 in dims.displayed:
+        is_flat = labels.ndim < 3  # its data were replaced by a plane
+        if is_flat or labels.n_edit_dimensions > 2 or dims.ndim - 3 in dims.displayed:
             self._is_unsure = True
             return
         z = round(float(labels.world_to_data(dims.point)[-3]))

@@ -81,7 +81,7 @@ class PairSnapshot:
         """
         labels_ZYX, annotated_ZYX = self.read()
         volume = LabelledVolume(self.image, labels_ZYX, annotated_ZYX)
-        return TrainingPair(volume, self.source, role)
+        return TrainingPair(volume, self.source, role, self.labels_name)
 
     def read(self) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_] | None]:
         """Return the labels (Z, Y, X) and where they count, None for everywhere."""

@@ -33,6 +33,7 @@ from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.form import TRAIN_SIMPLE, ConfigForm, add_row, narrow_form
 from napari_volseg.widgets.job import Job, running_job
 from napari_volseg.widgets.layers import voxel_words
+from napari_volseg.widgets.learntfrom import LearntFrom, layers_of_run
 from napari_volseg.widgets.messages import (
     MessageLine,
     explain,
@@ -40,6 +41,7 @@ from napari_volseg.widgets.messages import (
     scrolled,
     wrapped_label,
 )
+from napari_volseg.widgets.newlabels import NewLabelsPanel
 from napari_volseg.widgets.pairs import PairList
 from napari_volseg.widgets.planner import Planner
 from napari_volseg.widgets.planview import PlanView
@@ -78,8 +80,8 @@ _NEXT = {
     "empty": "What next? Open a volume and paint some objects in a labels layer, or "
     "try File › Open Sample › VolSeg.",
     "ready": "What next? Press Train. A preview appears here while you paint on.",
-    "running": "What next? Drag the preview box, and paint where the preview is wrong: "
-    "the next training learns from it.",
+    "running": "What next? Drag the preview box, paint where the preview is wrong, and "
+    "press Use new labels.",
     "done": "What next? Predict a volume with the new model, or paint more and train "
     "again.",
     "failed": "What next? Mend what the message says and press Train, or Resume.",
@@ -133,6 +135,8 @@ class TrainWidget(QWidget):
         self.predict.setToolTip("Open the Predict dock with the newest model")
         self.view = TrainingView(viewer)
         self.view.hide()
+        self.new_labels = NewLabelsPanel(viewer)
+        self.new_labels.hide()
         self.next = wrapped_label("")
 
     def _lay_out(self) -> None:
@@ -152,6 +156,7 @@ class TrainWidget(QWidget):
         parts: tuple[QWidget, ...] = (
             self.setup,
             self.view,
+            self.new_labels,
             self.message,
             self.resume,
             self.predict,
@@ -276,7 +281,9 @@ class TrainWidget(QWidget):
         unlock = lock_layers([snapshot for snapshot, _ in snapshots])
         job.ready.connect(unlock)
         job.finished.connect(unlock)
-        self._attach(job, [image for image, _, _ in self.pairs.layers()])
+        images, labels, _ = zip(*self.pairs.layers(), strict=True)
+        job.learnt_from = LearntFrom(images, labels, self.annotation.chooser.value())
+        self._attach(job, images)
         job.start(partial(_make_run, config, snapshots, name))
 
     def _resume(self) -> None:
@@ -286,6 +293,7 @@ class TrainWidget(QWidget):
         job = Job(self._viewer, "train", f"VolSeg training '{found.name}'")
         is_running = found.state == "running"
         job.keep_running = is_running
+        job.learnt_from = layers_of_run(self._viewer, found.folder)
         self._attach(job, self._images_of(found.folder))
         job.start(partial(Path, found.folder), resume=not is_running, attach=is_running)
 
@@ -301,6 +309,9 @@ class TrainWidget(QWidget):
         self._preview = LivePreview(self._viewer, images, job, self)
         job.finished.connect(self._finish)
         self.view.follow(job)
+        if job.learnt_from is None and job.folder is not None:
+            job.learnt_from = layers_of_run(self._viewer, job.folder)
+        self.new_labels.follow(job, job.learnt_from)
         self.message.clear()
         self._tidy()
         QTimer.singleShot(0, self._watch_window)
