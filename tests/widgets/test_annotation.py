@@ -12,8 +12,9 @@ from qtpy.QtCore import Qt
 
 from napari_volseg.counting import GAP, HELD_OUT, LEARNT
 from napari_volseg.widgets.annotationpanel import AnnotationPanel
-from napari_volseg.widgets.layers import plain
+from napari_volseg.widgets.layers import placement, plain
 from napari_volseg.widgets.meter import painted_slices, share_words
+from napari_volseg.widgets.outputs import add_maps
 from napari_volseg.widgets.train import TrainWidget
 
 SHAPE = (6, 24, 24)
@@ -179,3 +180,116 @@ def test_what_napari_says_of_a_stroke() -> None:
 )
 def test_shares_in_words(share: float, words: str) -> None:
     assert share_words(share) == words
+
+
+def names(viewer: Any) -> list[str]:
+    return [str(layer.name) for layer in viewer.layers]
+
+
+def suggest(panel: AnnotationPanel, qtbot: Any) -> list[Any]:
+    """Press Suggest; return what is suggested."""
+    with qtbot.waitSignal(panel.suggestions.suggested, timeout=20_000) as signal:
+        qtbot.mouseClick(panel.suggestions.suggest, Qt.MouseButton.LeftButton)
+    found: list[Any] = signal.args[0]
+    return found
+
+
+@pytest.fixture
+def large(viewer: Any) -> Any:
+    """A larger volume: nine dark boxes and a bright one, and one annotated slice."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(90, 110, (8, 96, 96)).astype(np.uint8)
+    image[:, 64:, 32:64] += 100
+    viewer.add_image(image, name="em", translate=(60, 8, 16), **PLACE)
+    data = np.zeros(image.shape, np.int32)
+    data[3, 3:20, 3:20] = 1
+    layer = viewer.add_labels(data, name="mine", translate=(60, 8, 16), **PLACE)
+    dock = TrainWidget(viewer)
+    viewer.window.add_dock_widget(dock, name="Train (VolSeg)")
+    choose(dock.annotation, "painted_voxels")
+    return dock.annotation, layer
+
+
+def test_suggestions_are_boxes_with_reasons_and_a_key_goes_through_them(
+    viewer: Any, large: Any, qtbot: Any
+) -> None:
+    panel, labels = large
+    wait_for(qtbot, panel, "1 instance")
+    viewer.layers.selection = [labels]
+    found = suggest(panel, qtbot)
+    boxes = viewer.layers["em · suggestions"]
+    assert found[0].box.slices[1:] == (slice(64, 96), slice(32, 64))
+    assert len(boxes.data) == len(found) == 5
+    assert boxes.features["why"][0] == "brighter than what is annotated"
+    assert boxes.features["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert set(viewer.layers.selection) == {labels}
+    corner = np.asarray(boxes.data_to_world(boxes.data[0][0]))
+    assert np.allclose(labels.world_to_data(corner), (3, 63.5, 31.5))
+    assert panel.suggestions.reason.text().startswith("1 of 5: brighter")
+    assert np.allclose(viewer.dims.point[0], 60 + 3 * 30)
+    press_key(viewer, "G")
+    assert panel.suggestions.reason.text().startswith("2 of 5")
+    qtbot.mouseClick(panel.suggestions.next, Qt.MouseButton.LeftButton)
+    assert panel.suggestions.reason.text().startswith("3 of 5")
+
+
+def press_key(viewer: Any, key: str) -> None:
+    calls = {str(k): call for k, call in plain(viewer).keymap.items()}
+    calls[key](viewer)
+
+
+def test_a_new_suggestion_replaces_ours_but_not_what_the_user_changed(
+    viewer: Any, large: Any, qtbot: Any
+) -> None:
+    panel, _ = large
+    wait_for(qtbot, panel, "1 instance")
+    suggest(panel, qtbot)
+    suggest(panel, qtbot)
+    assert names(viewer).count("em · suggestions") == 1
+    mine = viewer.layers["em · suggestions"]
+    mine.data = mine.data[:2]
+    suggest(panel, qtbot)
+    assert len(viewer.layers["em · suggestions"].data) == 2
+    assert len(viewer.layers["em · suggestions [2]"].data) == 5
+    viewer.layers.remove("em · suggestions [2]")
+    panel.suggestions.go_on()
+    assert "em · suggestions [2]" in names(viewer)
+
+
+def test_when_everything_counts_the_button_says_so(
+    viewer: Any, panel: AnnotationPanel, qtbot: Any
+) -> None:
+    wait_for(qtbot, panel, "100 %")
+    bar = panel.suggestions
+    assert not bar.suggest.isEnabled()
+    assert "Everything counts" in bar.suggest.toolTip()
+    assert not bar.next.isEnabled()
+    choose(panel, "painted_voxels")
+    qtbot.waitUntil(bar.suggest.isEnabled, timeout=10_000)
+
+
+def test_the_maps_of_a_prediction_say_where_it_is_unsure(
+    viewer: Any, large: Any, qtbot: Any
+) -> None:
+    panel, _ = large
+    wait_for(qtbot, panel, "1 instance")
+    maps = np.zeros((3, 8, 96, 96), np.uint8)
+    maps[0, :, 32:64, 64:] = 128
+    place = placement(viewer.layers["em"])
+    add_maps(viewer, maps, place, "em · ", {"prediction": "p", "image": "em"})
+    found = suggest(panel, qtbot)
+    assert found[0].uncertainty is not None
+    unsure = max(found, key=lambda each: each.uncertainty)
+    assert unsure.box.slices[1:] == (slice(32, 64), slice(64, 96))
+    assert "less sure than" in unsure.reasons[0]
+
+
+def test_labels_are_no_region_of_their_own(
+    viewer: Any, panel: AnnotationPanel, qtbot: Any
+) -> None:
+    choose(panel, "region")
+    assert "cannot be its own region" in panel.meter.text()
+    corners = np.array([[0, 0], [0, 11], [23, 11], [23, 0]], float)
+    viewer.add_shapes([corners], name="around", scale=SCALE[1:], units=("nm",) * 2)
+    assert panel.chooser.region.layer() is plain(viewer.layers["around"])
+    wait_for(qtbot, panel, "50 % annotated · 1 instance")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from napari.layers import Layer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
@@ -13,6 +14,7 @@ from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.messages import explain, wrapped_label
 from napari_volseg.widgets.meter import AnnotationMeter, CountedPair, Pairs
 from napari_volseg.widgets.pairs import AnnotatedChooser, PairList
+from napari_volseg.widgets.suggestions import SuggestionBar
 from napari_volseg.widgets.whatcounts import LEGEND, WhatCountsLayers
 
 __all__ = ["AnnotationPanel"]
@@ -53,6 +55,7 @@ class AnnotationPanel(QWidget):
         self.check.setToolTip(
             "Look for split ids, fragments, holes, bad slices and the like"
         )
+        self.suggestions = SuggestionBar(viewer)
         self._layers = WhatCountsLayers(viewer)
         self._lay_out()
         self.chooser.changed.connect(self.changed)
@@ -73,6 +76,7 @@ class AnnotationPanel(QWidget):
         layout.addWidget(self.meter)
         layout.addLayout(buttons)
         layout.addWidget(self.legend)
+        layout.addWidget(self.suggestions)
 
     def follow(self) -> None:
         """Count the layers that are chosen now, and whenever they are painted on."""
@@ -84,6 +88,7 @@ class AnnotationPanel(QWidget):
         self.meter.show_problem(text)
         self._counted = []
         explain(self.shown, "", text)
+        self.suggestions.refuse(text)
         self.shown.setChecked(False)
 
     def set_plan(self, plan: Mapping[str, Any] | None) -> None:
@@ -97,6 +102,7 @@ class AnnotationPanel(QWidget):
             self.shown,
             "Show in a layer which voxels count, and which are held out for validation",
         )
+        self.suggestions.offer(counted, self._images())
         self._show()
 
     def _toggle(self, is_shown: bool) -> None:
@@ -108,8 +114,10 @@ class AnnotationPanel(QWidget):
 
     def _show(self) -> None:
         if self.shown.isChecked() and self._counted:
-            images = [image for image, _, _ in self._pairs.layers()]
-            self._layers.show(self._counted, images, self._plan)
+            self._layers.show(self._counted, self._images(), self._plan)
+
+    def _images(self) -> list[Layer | None]:
+        return [image for image, _, _ in self._pairs.layers()]
 
     def _note_removed(self, event: object) -> None:
         if self.shown.isChecked() and self._layers.are_gone():

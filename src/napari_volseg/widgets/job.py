@@ -258,8 +258,13 @@ class Job(QObject):
             if worker is not None and self._is_overdue():
                 worker.kill()
             yield _with_preview(folder, event)
-        if worker is not None:
-            worker.returncode()  # lets go of the process
+        # The result is there, but the process takes a moment to end; its pipe is open.
+        deadline = time.monotonic() + CLOSING_SECONDS
+        while worker is not None and worker.returncode() is None:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+            yield None
 
     def _tell(self, folder: Path) -> None:
         changes: dict[str, Any] = {}

@@ -20,7 +20,9 @@ from qtpy.QtWidgets import (
 from napari_volseg.errors import DataError
 from napari_volseg.runs.pairs import Role
 from napari_volseg.widgets.combos import LayerCombo, fit_narrow
+from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.form import add_row, narrow_form
+from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.snapshots import Annotated, PairSnapshot, capture_pair
 
 __all__ = ["AnnotatedChooser", "PairList"]
@@ -165,6 +167,11 @@ class PairList(QWidget):
                     f"'{labels.name}' is used for two pairs: choose other labels or "
                     "take a pair away"
                 )
+            if plain(annotated.region) is plain(labels):
+                raise DataError(
+                    f"'{labels.name}' cannot be its own region: add a Shapes layer and "
+                    "draw around what is annotated, or choose another region"
+                )
             seen.add(id(labels))
             snapshots.append((capture_pair(image, labels, annotated, copy=copy), role))
         if all(role == "val" for _, role in snapshots):
@@ -214,7 +221,12 @@ class AnnotatedChooser(QWidget):
         add_row(self._rows, "Shapes count", self.slices)
         add_row(self._rows, "Background id", self.background)
         self.setLayout(self._rows)
+        self._is_region_chosen = False
+        self._connections = Connections(self)
+        self._connections.add(viewer.layers.events.inserted, self._prefer_shapes)
+        self.rule.currentIndexChanged.connect(self._prefer_shapes)
         self.rule.currentIndexChanged.connect(self._tidy)
+        self.region.activated.connect(self._note_region)
         self.region.layer_changed.connect(self._tidy)
         self.slices.currentIndexChanged.connect(self.changed)
         self.background.valueChanged.connect(self.changed)
@@ -239,6 +251,14 @@ class AnnotatedChooser(QWidget):
                 "annotated"
             )
         return Annotated("everywhere", 0, region, self.slices.currentIndex() == 1)
+
+    def _note_region(self, index: int) -> None:
+        self._is_region_chosen = True
+
+    def _prefer_shapes(self, event: object = None) -> None:
+        """Take shapes for the region, which come first, until the user chooses."""
+        if not self._is_region_chosen:
+            self.region.setCurrentIndex(0)
 
     def chosen_region(self) -> Layer | None:
         """Return the region layer when only a region counts."""

@@ -15,7 +15,7 @@ from napari_volseg.widgets.layers import METADATA_KEY, placement, plain
 from napari_volseg.widgets.meter import CountedPair
 from napari_volseg.widgets.outputs import add_beside
 
-__all__ = ["LEGEND", "WhatCountsLayers"]
+__all__ = ["LEGEND", "WhatCountsLayers", "view_of"]
 
 ROLE = "what counts"
 _MEANINGS = {
@@ -48,7 +48,7 @@ class WhatCountsLayers:
         for number, (pair, image) in enumerate(zip(pairs, images, strict=False)):
             if image is None:
                 continue
-            view = _view(pair, number, plan)
+            view = view_of(pair, number, plan)
             name = f"{image.name} · {ROLE}"
             layer = self._layers.get(name)
             if layer is None or not self._is_shown(layer):
@@ -80,7 +80,10 @@ class WhatCountsLayers:
             self._viewer.layers.remove(layer)
 
 
-def _view(pair: CountedPair, number: int, plan: Mapping[str, Any] | None) -> WhatCounts:
+def view_of(
+    pair: CountedPair, number: int, plan: Mapping[str, Any] | None
+) -> WhatCounts:
+    """Return what counts of a pair, and what a plan holds out of it."""
     snapshot = pair.snapshot
     held_out, guard = _held_out(number, plan)
     if pair.role == "val":
