@@ -45,6 +45,7 @@ def test_what_the_plugin_offers(manifest: PluginManifest) -> None:
         "Predict",
         "Inspect",
         "Check",
+        "Runs",
     ]
     assert {s.key for s in offered.sample_data or []} == {"vesicles", "cells"}
     assert "napari/layers/segment" in offered.menus

@@ -7,6 +7,7 @@ import pytest
 from napari_volseg.events import Finished, Progress, Validated
 from napari_volseg.runs import (
     EventLog,
+    RunLister,
     TrainingPair,
     create_run,
     default_runs_dir,
@@ -99,3 +100,30 @@ def test_the_folder_of_runs_can_be_chosen(monkeypatch, tmp_path):
     assert default_runs_dir() == tmp_path
     monkeypatch.delenv("VOLSEG_RUNS")
     assert default_runs_dir() == Path.home() / "volseg-runs"
+
+
+def test_a_lister_reads_only_what_has_changed(new_run, tmp_path, monkeypatch):
+    from napari_volseg.runs import listing
+
+    first, second = new_run("a"), new_run("b")
+    read = []
+    summarise = listing._summarise
+
+    def count(folder):
+        read.append(folder.name)
+        return summarise(folder)
+
+    monkeypatch.setattr(listing, "_summarise", count)
+    runs = RunLister(tmp_path)
+    assert [run.state for run in runs()] == ["new", "new"]
+    assert runs() == list_runs(tmp_path)
+    read.clear()
+    runs()
+    assert read == []
+    EventLog(first).append(Progress(3, 10, 1.0))
+    assert {run.name: run.step for run in runs()} == {"a": 3, "b": 0}
+    assert read == ["a"]
+    with lock(second):
+        assert {run.name: run.state for run in runs()}["b"] == "running"
+    (second / "config.yaml").unlink()
+    assert [run.name for run in runs()] == ["a"]

@@ -5,6 +5,7 @@ does the work, so napari, the command line, a cluster and a test use the same.
 """
 
 from napari_volseg.runs.annotations import read_annotated
+from napari_volseg.runs.continuing import longer_budget
 from napari_volseg.runs.control import Control, ControlReader, write_control
 from napari_volseg.runs.folder import (
     amend_run,
@@ -18,6 +19,7 @@ from napari_volseg.runs.folder import (
 from napari_volseg.runs.following import describe_death, follow
 from napari_volseg.runs.launching import Worker, attach, begin_session, launch
 from napari_volseg.runs.listing import (
+    RunLister,
     RunSummary,
     default_runs_dir,
     list_runs,
@@ -64,6 +66,7 @@ __all__ = [
     "EventLog",
     "NewLabels",
     "PredictionRequest",
+    "RunLister",
     "RunSummary",
     "TestVolume",
     "TrainingPair",
@@ -87,6 +90,7 @@ __all__ = [
     "launch",
     "list_runs",
     "lock",
+    "longer_budget",
     "new_folder",
     "newest_annotated",
     "newest_model",

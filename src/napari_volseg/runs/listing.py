@@ -12,16 +12,25 @@ from typing import Literal
 from napari_volseg.errors import DataError
 from napari_volseg.events import CheckpointSaved, Progress, Validated, from_json
 from napari_volseg.runs.folder import (
+    CHECKPOINTS,
+    CONFIG,
     MODEL,
     PAIRS,
     has_checkpoint,
     is_run,
     read_config,
 )
-from napari_volseg.runs.log import EVENTS, read_result
+from napari_volseg.runs.log import EVENTS, RESULT, read_result
 from napari_volseg.runs.ownership import is_locked
 
-__all__ = ["RunSummary", "State", "default_runs_dir", "list_runs", "newest_model"]
+__all__ = [
+    "RunLister",
+    "RunSummary",
+    "State",
+    "default_runs_dir",
+    "list_runs",
+    "newest_model",
+]
 
 State = Literal[
     "new", "running", "interrupted", "completed", "stopped", "converged", "failed"
@@ -67,6 +76,37 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
     return sorted(runs, key=lambda run: (run.created, run.name), reverse=True)
 
 
+class RunLister:
+    """Lists the runs of a folder again and again; reads only what has changed.
+
+    Parameters
+    ----------
+    runs_dir
+        The folder of runs.
+    """
+
+    def __init__(self, runs_dir: Path) -> None:
+        self.runs_dir = Path(runs_dir)
+        self._known: dict[Path, tuple[object, RunSummary]] = {}
+
+    def __call__(self) -> list[RunSummary]:
+        """Return what `list_runs` does."""
+        try:
+            folders = [e.absolute() for e in self.runs_dir.iterdir() if is_run(e)]
+        except OSError:
+            folders = []
+        known = self._known
+        self._known = {}
+        for folder in folders:
+            signature = _signature(folder)
+            before = known.get(folder)
+            if before is None or before[0] != signature:
+                before = signature, _summarise(folder)
+            self._known[folder] = before
+        runs = [run for _, run in self._known.values()]
+        return sorted(runs, key=lambda run: (run.created, run.name), reverse=True)
+
+
 def newest_model(runs_dir: Path) -> Path | None:
     """Return the model file that was written last, None when there is none."""
     try:
@@ -74,6 +114,18 @@ def newest_model(runs_dir: Path) -> Path | None:
         return max(models, key=lambda path: path.stat().st_mtime_ns, default=None)
     except OSError:
         return None
+
+
+def _signature(folder: Path) -> object:
+    """Return what differs whenever the summary of a run would."""
+    found: list[object] = [is_locked(folder)]
+    for name in (CONFIG, EVENTS, RESULT, MODEL, CHECKPOINTS):
+        try:
+            stat = (folder / name).stat()
+            found.append((stat.st_mtime_ns, stat.st_size))
+        except OSError:
+            found.append(None)
+    return found
 
 
 def _summarise(folder: Path) -> RunSummary:

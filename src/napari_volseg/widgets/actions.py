@@ -19,6 +19,7 @@ _DOCKS = {
     "Predict": ("predict", "PredictWidget"),
     "Inspect": ("inspect", "InspectWidget"),
     "Check": ("check", "CheckWidget"),
+    "Runs": ("runs", "RunsWidget"),
 }
 PREDICT_COMMAND = "napari-volseg.predict_newest"
 

@@ -77,6 +77,8 @@ class NewLabelsPanel(QWidget):
         self.use.clicked.connect(self.hand_in)
         self.auto.toggled.connect(self._set_timer)
         self.minutes.valueChanged.connect(self._set_timer)
+        self._set_timer()
+        self._tidy()
 
     def follow(self, job: Job, layers: LearntFrom) -> None:
         """Serve a training that learns from these layers."""

@@ -23,6 +23,13 @@ from napari_volseg.widgets.messages import wrapped_label
 
 __all__ = ["MAP_COLOURS", "THRESHOLDS", "CurvePlot", "Plot", "ProfilePlot", "SizePlot"]
 
+RUN_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#8a7fd0")
+"""Of runs over each other, for both themes and most kinds of colour vision."""
+
+OTHER_COLOUR = RUN_COLOURS[0]
+"""Of the run that another one is compared with."""
+_DARKER = 190
+"""Percent by which the accent of a light theme is darkened to be read."""
 _REDRAW_MS = 250
 _ROLES = ("mask", "boundary", "distance")
 MAP_COLOURS = {"boundary": "#e040e0", "distance": "#35b779"}
@@ -36,13 +43,30 @@ THRESHOLDS: Mapping[str, tuple[str, str]] = {
 
 
 class Plot(QWidget):
-    """A plot without mouse interaction, in the colours of the viewer's theme."""
+    """A plot in the colours of the viewer's theme.
 
-    def __init__(self, viewer: Any, height: int, parent: QWidget | None = None) -> None:
+    Parameters
+    ----------
+    zooms
+        Whether the wheel zooms along the horizontal axis and dragging moves along it;
+        a double click shows all again.
+    """
+
+    def __init__(
+        self,
+        viewer: Any,
+        height: int,
+        parent: QWidget | None = None,
+        *,
+        zooms: bool = False,
+    ) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self.canvas = pg.PlotWidget(background=None)
-        self.canvas.setMouseEnabled(False, False)
+        self.canvas.setMouseEnabled(zooms, False)
+        if zooms:
+            self.canvas.scene().sigMouseClicked.connect(self._show_all)
+            self.canvas.getViewBox().setAutoVisible(y=True)
         self.canvas.setMenuEnabled(False)
         self.canvas.hideButtons()
         self.canvas.getPlotItem().layout.setContentsMargins(0, 8, 0, 0)
@@ -58,6 +82,10 @@ class Plot(QWidget):
         self._connections = Connections(self)
         self._connections.add(viewer.events.theme, self._change_theme)
         self._theme = ""
+
+    def _show_all(self, event: Any) -> None:
+        if event.double():
+            self.canvas.enableAutoRange()
 
     def later(self) -> None:
         """Draw soon; many calls draw once."""
@@ -77,9 +105,10 @@ class Plot(QWidget):
                 axis = self.canvas.getAxis(side)
                 axis.setPen(pg.mkPen(grid))
                 axis.setTextPen(pg.mkPen(text))
-            self.style_content(
-                pg.mkColor(text), pg.mkColor(theme.current.as_rgb_tuple())
-            )
+            accent = pg.mkColor(theme.current.as_rgb_tuple())
+            if pg.mkColor(text).lightness() < 128:  # pale on a light background
+                accent = accent.darker(_DARKER)
+            self.style_content(pg.mkColor(text), accent)
         self.draw()
 
     def style_content(self, text: Any, accent: Any) -> None:
@@ -93,22 +122,28 @@ class CurvePlot(Plot):
     """Training loss on the left axis, validation score on the right."""
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
-        super().__init__(viewer, 150, parent)
+        super().__init__(viewer, 150, parent, zooms=True)
         self.setAccessibleName("Loss and score during training")
         self.setToolTip(
-            "Training loss (left) and F1 of the held-out voxels (right) at each step"
+            "Training loss (left) and F1 of the held-out voxels (right) at each step; "
+            "the wheel zooms, a double click shows all"
         )
         self.curves = Curves()
+        self.other: Curves | None = None
+        """Another run to draw behind this one."""
         plot = self.canvas.getPlotItem()
         plot.showAxis("right")
+        self._other_loss = plot.plot()
         self._loss = plot.plot()
         self._score = pg.PlotCurveItem()
+        self._other_score = pg.PlotCurveItem()
         self._dots = pg.ScatterPlotItem(size=5, pen=None)
         self._right = pg.ViewBox(enableMouse=False)
         plot.scene().addItem(self._right)
         plot.getAxis("right").linkToView(self._right)
         self._right.setXLink(plot.getViewBox())
         self._right.setYRange(0, 1, padding=0.05)
+        self._right.addItem(self._other_score)
         self._right.addItem(self._score)
         self._right.addItem(self._dots)
         plot.getViewBox().sigResized.connect(self._align)
@@ -122,6 +157,8 @@ class CurvePlot(Plot):
         self._loss.setPen(pg.mkPen(text))  # wider pens take ten times as long
         self._score.setPen(pg.mkPen(accent, width=2))
         self._dots.setBrush(pg.mkBrush(accent))
+        for line in (self._other_loss, self._other_score):
+            line.setPen(pg.mkPen(OTHER_COLOUR))
 
     def draw(self) -> None:
         """Draw both curves; hide the plot while there is nothing to see."""
@@ -129,6 +166,9 @@ class CurvePlot(Plot):
         _set(self._loss, self.curves.loss)
         _set(self._score, self.curves.score)
         _set(self._dots, self.curves.score)
+        other = self.other or Curves()
+        _set(self._other_loss, other.loss)
+        _set(self._other_score, other.score)
         self._align()
 
     def _align(self) -> None:

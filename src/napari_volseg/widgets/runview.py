@@ -14,12 +14,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_volseg.events import Event, Finished, Notice, Progress, Started, Validated
+from napari_volseg.widgets.curves import Curves
 from napari_volseg.widgets.job import Job
 from napari_volseg.widgets.messages import wrapped_label
+from napari_volseg.widgets.otherrun import OtherRun
 from napari_volseg.widgets.plot import CurvePlot
 from napari_volseg.widgets.progressline import REFRESH_MS, ProgressLine
 
-__all__ = ["TrainingView", "progress_words"]
+__all__ = ["TrainingView", "progress_words", "rate_words"]
 
 
 class TrainingView(QWidget):
@@ -40,6 +42,8 @@ class TrainingView(QWidget):
         self.status = wrapped_label("")
         self.notice = wrapped_label("")
         self.plot = CurvePlot(viewer)
+        self.other = OtherRun()
+        self.other.hide()
         self.pause = QPushButton("Pause")
         self.pause.setCheckable(True)
         self.pause.setToolTip("Hold the training; it keeps its memory")
@@ -54,10 +58,11 @@ class TrainingView(QWidget):
         buttons.addWidget(self.stop)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.bar, self.status, self.plot, self.notice):
+        for widget in (self.bar, self.status, self.plot, self.other, self.notice):
             layout.addWidget(widget)
         layout.addLayout(buttons)
         layout.addWidget(self.go_on)
+        self.other.chosen.connect(self._compare)
         self.pause.toggled.connect(self._pause)
         self.stop.clicked.connect(self._stop)
         self.go_on.toggled.connect(self._keep)
@@ -71,6 +76,10 @@ class TrainingView(QWidget):
         self.notice.hide()
         self.status.clear()
         self.plot.curves = job.curves
+        self.plot.other = None
+        self.other.hide()
+        if job.folder is not None:
+            self.other.offer(job.folder)
         self.bar.begin("starting…")
         self._tidy()
         if job.started is not None:
@@ -80,6 +89,7 @@ class TrainingView(QWidget):
         if job.progress is not None:
             self.show_event(job.progress)
         self._refresh()
+        job.ready.connect(self.other.offer)
         job.event.connect(self.show_event)
         job.finished.connect(self.end)
 
@@ -114,6 +124,7 @@ class TrainingView(QWidget):
     def end(self, result: Finished) -> None:
         """Show that nothing runs any more; the curves stay."""
         if self._job is not None:
+            self._job.ready.disconnect(self.other.offer)
             self._job.event.disconnect(self.show_event)
             self._job.finished.disconnect(self.end)
             self._job = None
@@ -130,7 +141,12 @@ class TrainingView(QWidget):
         if self._score is not None:
             best = "" if self._best is None else f" (best {self._best:.2f})"
             parts.append(f"F1 {self._score:.2f}{best}")
-        return "\n".join(filter(None, (" · ".join(parts), self._machine)))
+        rate = "" if self._progress is None else rate_words(self._progress)
+        return "\n".join(filter(None, (" · ".join(parts), rate, self._machine)))
+
+    def _compare(self, curves: Curves | None) -> None:
+        self.plot.other = curves
+        self.plot.redraw()
 
     def _pause(self, is_paused: bool) -> None:
         self.pause.setText("Resume" if is_paused else "Pause")
@@ -173,3 +189,10 @@ def progress_words(progress: Progress) -> str:
     """Return the step and the loss in words."""
     text = f"step {progress.step}"
     return text if progress.loss is None else f"{text} · loss {progress.loss:.3f}"
+
+
+def rate_words(progress: Progress) -> str:
+    """Return the epoch and the learning rate in words, empty when unknown."""
+    if progress.lr is None:
+        return ""
+    return f"epoch {progress.epoch + 1} · learning rate {progress.lr:.2g}"

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from napari_volseg.config import Config, load_config, preset_names, preset_summary
 from napari_volseg.errors import DataError
 from napari_volseg.events import Finished
-from napari_volseg.runs import RunSummary, create_run, list_runs
+from napari_volseg.runs import RunSummary
 from napari_volseg.runs.log import LOG
 from napari_volseg.runs.pairs import Role
 from napari_volseg.widgets.actions import open_dock, register_context_menu
@@ -47,6 +47,12 @@ from napari_volseg.widgets.planner import Planner
 from napari_volseg.widgets.planview import PlanView
 from napari_volseg.widgets.preferences import runs_dir, with_default_device
 from napari_volseg.widgets.preview import LivePreview
+from napari_volseg.widgets.runfolders import (
+    amend_folder,
+    find_unfinished,
+    make_run,
+    without_files,
+)
 from napari_volseg.widgets.runview import TrainingView
 from napari_volseg.widgets.snapshots import (
     PairSnapshot,
@@ -67,14 +73,6 @@ _SECTIONS = (
     "system",
     "monitor",
     "inference",
-)
-_FILES = (
-    "train_image",
-    "train_label",
-    "train_mask",
-    "val_image",
-    "val_label",
-    "val_mask",
 )
 _NEXT = {
     "empty": "What next? Open a volume and paint some objects in a labels layer, or "
@@ -204,7 +202,7 @@ class TrainWidget(QWidget):
             self.message.show_error(str(error))
             return
         self.preset.setToolTip(config.description or "Settings to start from")
-        self.form.set_value(with_default_device(_without_files(config)))
+        self.form.set_value(with_default_device(without_files(config)))
 
     def _capture(self, *, copy: bool) -> tuple[Config, list[tuple[PairSnapshot, Role]]]:
         annotated = self.annotation.chooser.value()
@@ -284,18 +282,43 @@ class TrainWidget(QWidget):
         images, labels, _ = zip(*self.pairs.layers(), strict=True)
         job.learnt_from = LearntFrom(images, labels, self.annotation.chooser.value())
         self._attach(job, images)
-        job.start(partial(_make_run, config, snapshots, name))
+        job.start(partial(make_run, config, snapshots, name))
 
     def _resume(self) -> None:
-        found = self._found
-        if found is None or self._job is not None:
-            return
-        job = Job(self._viewer, "train", f"VolSeg training '{found.name}'")
-        is_running = found.state == "running"
+        if self._found is not None and self._job is None:
+            self.continue_run(self._found)
+
+    def continue_run(self, run: RunSummary, overrides: Sequence[str] = ()) -> None:
+        """Follow a run that trains, or go on with one that has ended.
+
+        Parameters
+        ----------
+        overrides
+            Settings to change before it goes on, as `amend_run` takes them.
+
+        Raises
+        ------
+        DataError
+            If another training runs in this dock.
+        """
+        if self._job is not None:
+            raise DataError(
+                "a training runs in the Train dock: stop it, or let it finish, first"
+            )
+        job = Job(self._viewer, "train", f"VolSeg training '{run.name}'")
+        is_running = run.state == "running"
         job.keep_running = is_running
-        job.learnt_from = layers_of_run(self._viewer, found.folder)
-        self._attach(job, self._images_of(found.folder))
-        job.start(partial(Path, found.folder), resume=not is_running, attach=is_running)
+        job.learnt_from = layers_of_run(self._viewer, run.folder)
+        self._attach(job, self._images_of(run.folder))
+        make = partial(amend_folder, run.folder, overrides)
+        job.start(make, resume=not is_running, attach=is_running)
+
+    def use_settings(self, config: Config, name: str) -> None:
+        """Fill the form with the settings of a run; layers stay as they are."""
+        self.form.set_value(without_files(config))
+        self.name.setText(name)
+        self.message.show_text(f"These are the settings of '{name}'.")
+        self._check()
 
     def _images_of(self, folder: Path | None) -> list[Layer | None]:
         """Return the image layers that have the names of a run's images."""
@@ -346,7 +369,7 @@ class TrainWidget(QWidget):
 
     def _look_for_runs(self) -> None:
         worker = create_worker(
-            _find_unfinished, _start_thread=False, _ignore_errors=True
+            find_unfinished, _start_thread=False, _ignore_errors=True
         )
         worker.returned.connect(self._offer)
         worker.start()
@@ -360,28 +383,3 @@ class TrainWidget(QWidget):
                 f"{verb} the training in {found.folder}: {found.message or found.state}"
             )
         self.resume.setVisible(found is not None and self._job is None)
-
-
-def _without_files(config: Config) -> Config:
-    """Return a preset without what the layers decide here."""
-    data = config.data.model_copy(
-        update=dict.fromkeys(_FILES, ()) | {"voxel_size": None}
-    )
-    model = config.model.model_copy(update={"input_size": None, "output_size": None})
-    return config.model_copy(update={"data": data, "model": model})
-
-
-def _make_run(
-    config: Config, snapshots: Sequence[tuple[PairSnapshot, Role]], name: str
-) -> Path:
-    pairs = [snapshot.build(role) for snapshot, role in snapshots]
-    return create_run(config, pairs, runs_dir(), name)
-
-
-def _find_unfinished() -> RunSummary | None:
-    """Return the newest run that can be followed or resumed."""
-    for run in list_runs(runs_dir()):
-        can_go_on = run.state in ("stopped", "interrupted", "failed")
-        if run.state == "running" or (can_go_on and run.has_checkpoint):
-            return run
-    return None
