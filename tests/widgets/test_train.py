@@ -69,7 +69,7 @@ def is_idle(dock: TrainWidget) -> bool:
 def test_an_empty_viewer_says_what_to_do(dock: TrainWidget) -> None:
     assert not dock.train.isEnabled()
     assert "open a volume" in dock.train.toolTip()
-    assert "Open Sample" in dock.next.text()
+    assert "sample data" in dock.next.text()
 
 
 def test_layers_that_do_not_fit_are_named(

@@ -78,6 +78,13 @@ class AnnotationPanel(QWidget):
         layout.addWidget(self.legend)
         layout.addWidget(self.suggestions)
 
+    @property
+    def n_instances(self) -> int | None:
+        """Annotated instances of all pairs; None before they are counted."""
+        if not self._counted:
+            return None
+        return sum(pair.counted.n_instances for pair in self._counted)
+
     def follow(self) -> None:
         """Count the layers that are chosen now, and whenever they are painted on."""
         labels = [labels for _, labels, _ in self._pairs.layers()]

@@ -54,6 +54,7 @@ class NewLabelsPanel(QWidget):
         self._worker: Any = None
         self.combos: list[LayerCombo] = []
         self.use = QPushButton("Use new labels")
+        self.use.setToolTip("Give what is painted now to the running training")
         self.auto = QCheckBox("every")
         self.auto.setToolTip("Give the labels to the training again and again")
         self.minutes = QSpinBox()

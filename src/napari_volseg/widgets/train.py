@@ -31,6 +31,7 @@ from napari_volseg.widgets.annotationpanel import AnnotationPanel
 from napari_volseg.widgets.combos import fit_narrow
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.form import TRAIN_SIMPLE, ConfigForm, add_row, narrow_form
+from napari_volseg.widgets.guidance import Welcome, train_words
 from napari_volseg.widgets.job import Job, running_job
 from napari_volseg.widgets.layers import voxel_words
 from napari_volseg.widgets.learntfrom import LearntFrom, layers_of_run
@@ -74,16 +75,6 @@ _SECTIONS = (
     "monitor",
     "inference",
 )
-_NEXT = {
-    "empty": "What next? Open a volume and paint some objects in a labels layer, or "
-    "try File › Open Sample › VolSeg.",
-    "ready": "What next? Press Train. A preview appears here while you paint on.",
-    "running": "What next? Drag the preview box, paint where the preview is wrong, and "
-    "press Use new labels.",
-    "done": "What next? Predict a volume with the new model, or paint more and train "
-    "again.",
-    "failed": "What next? Mend what the message says and press Train, or Resume.",
-}
 
 
 class TrainWidget(QWidget):
@@ -110,6 +101,7 @@ class TrainWidget(QWidget):
 
     def _make_widgets(self) -> None:
         viewer = self._viewer
+        self.welcome = Welcome(viewer)
         self.pairs = PairList(viewer)
         self.annotation = AnnotationPanel(viewer, self.pairs, self._live_pairs)
         self.preset = fit_narrow(QComboBox())
@@ -144,6 +136,7 @@ class TrainWidget(QWidget):
         rows = narrow_form()
         add_row(rows, "Preset", self.preset)
         add_row(rows, "Run name", self.name)
+        setup.addWidget(self.welcome)
         setup.addWidget(self.pairs)
         setup.addWidget(self.annotation)
         setup.addLayout(rows)
@@ -178,6 +171,7 @@ class TrainWidget(QWidget):
         self._planner.refused.connect(self.plan.show_refusal)
         self.pairs.changed.connect(self._watch_layers)
         self.annotation.changed.connect(self._watch_layers)
+        self.annotation.meter.counted.connect(self._show_next)
         self.form.changed.connect(self._check)
         self.preset.activated.connect(self._choose_preset)
         self.train.clicked.connect(self.start)
@@ -247,13 +241,25 @@ class TrainWidget(QWidget):
             self.plan.clear()
             explain(self.train, "", str(error))
             self.annotation.show_problem(str(error))
-            self.next.setText(_NEXT["empty"])
+            self._show_next()
             return
         explain(self.train, "Start the training in a process of its own")
         self.annotation.meter.show_head(self._voxels())
-        self.next.setText(_NEXT[self._outcome])
+        self._show_next()
         if self.isVisible():
             self._planner.request(config, snapshots, self._data_version)
+
+    def _show_next(self) -> None:
+        image, labels, _ = self.pairs.layers()[0]
+        self.welcome.setVisible(image is None)
+        words = train_words(
+            "running" if self._job is not None else self._outcome,
+            image,
+            labels,
+            self.annotation.n_instances,
+            is_ready=self.train.isEnabled(),
+        )
+        self.next.setText(words)
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Plan when the dock comes to the front."""
@@ -363,7 +369,7 @@ class TrainWidget(QWidget):
         self.resume.setVisible(self._found is not None and not is_running)
         if is_running:
             self.view.show()
-            self.next.setText(_NEXT["running"])
+            self._show_next()
         else:
             self._watch_layers()
 
