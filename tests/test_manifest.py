@@ -47,7 +47,7 @@ def test_what_the_plugin_offers(manifest: PluginManifest) -> None:
         "Check",
         "Runs",
     ]
-    assert {s.key for s in offered.sample_data or []} == {"vesicles", "cells"}
+    assert {s.key for s in offered.sample_data or []} == {"vesicles", "cells", "nuclei"}
     assert "napari/layers/segment" in offered.menus
 
 

@@ -96,3 +96,34 @@ def test_objects_are_as_deep_as_wide_in_nm():
     z, y, x = np.mean(extents, axis=0)
     assert z * 32 == pytest.approx(x * 8, rel=0.35)
     assert y == pytest.approx(x, rel=0.2)
+
+
+@pytest.fixture(scope="module")
+def nuclei():
+    return make_sample("nuclei", (24, 96, 96), voxel_size=(1000.0, 406.0, 406.0))
+
+
+def test_nuclei_are_bright_touch_and_are_no_specks(nuclei):
+    image, labels = nuclei.image.data.astype(float), nuclei.labels_ZYX
+    sizes = np.bincount(labels.ravel())
+    left, right = labels[..., :-1], labels[..., 1:]
+    assert len(sizes) > 40
+    assert sizes[1:].min() >= 30
+    assert sizes[0] > labels.size / 4
+    assert image[labels > 0].mean() > 3 * image[labels == 0].mean()
+    assert ((left != right) & (left > 0) & (right > 0)).any()
+
+
+def test_light_fades_with_depth(nuclei):
+    image, labels = nuclei.image.data.astype(float), nuclei.labels_ZYX
+    top, bottom = (
+        image[part][labels[part] > 0].mean() for part in (slice(6), slice(-6, None))
+    )
+    assert bottom < 0.8 * top
+
+
+def test_the_same_seed_gives_the_same_nuclei():
+    one, same, other = (make_sample("nuclei", (8, 48, 48), seed) for seed in (1, 1, 2))
+    assert np.array_equal(one.image.data, same.image.data)
+    assert np.array_equal(one.labels_ZYX, same.labels_ZYX)
+    assert not np.array_equal(one.labels_ZYX, other.labels_ZYX)

@@ -1,4 +1,4 @@
-"""Generated volumes that look like electron microscopy, with their exact labels.
+"""Generated volumes that look like microscopy, with their exact labels.
 
 For the demo, the tests and napari's *Open Sample*; numpy and scipy only. Lengths
 are in pixels, the edge of a voxel within the slice; `step` is the size of a voxel
@@ -17,7 +17,9 @@ from scipy.spatial import KDTree
 
 from napari_volseg.volume import LabelledVolume, Volume, VoxelSize
 
-__all__ = ["make_sample"]
+__all__ = ["Kind", "make_sample"]
+
+Kind = Literal["vesicles", "cells", "nuclei"]
 
 Array = NDArray[np.float32]
 Point = NDArray[np.float64]
@@ -30,17 +32,20 @@ _FAR = np.float32(1e3)
 
 
 def make_sample(
-    kind: Literal["vesicles", "cells"] = "vesicles",
+    kind: Kind = "vesicles",
     shape: Sequence[int] = (48, 160, 160),
     seed: int = 0,
     voxel_size: VoxelSize = (30.0, 8.0, 8.0),
 ) -> LabelledVolume:
-    """Generate a volume of vesicles in cytoplasm, or of cells that touch.
+    """Generate a volume of vesicles in cytoplasm, of cells that touch, or of nuclei.
 
     Vesicles are round, with a dark membrane and a lumen; many lie in clusters and
     touch. Cells share dark membranes, with some resin between them. What else is
     there is not labelled: membranes, dark bodies, mitochondria, nuclei. Slices
     differ in brightness, and the image is blurred, most across slices, and noisy.
+
+    Nuclei look like a light-sheet volume: bright, of uneven brightness, dimmer and
+    more blurred with depth, many touching, in noise of few photons.
 
     Parameters
     ----------
@@ -52,7 +57,8 @@ def make_sample(
         The same seed gives the same volume.
     voxel_size
         Edge lengths (z, y, x) in nm. Vesicles are 13 to 30 voxels wide and cells
-        about 45, within the slice; across slices, they are as deep as wide in nm.
+        about 45, within the slice, and nuclei 11 to 17; across slices, they are as
+        deep as wide in nm.
 
     Returns
     -------
@@ -62,9 +68,13 @@ def make_sample(
     rng = np.random.default_rng([seed, len(kind)])
     size = np.array([int(n) for n in shape])
     step = np.array(voxel_size) / voxel_size[2]
-    paint = _paint_vesicles if kind == "vesicles" else _paint_cells
-    image, labels_ZYX = paint(rng, size, step)
-    grey_ZYX = _expose(rng, image, step)
+    if kind == "nuclei":
+        image, labels_ZYX = _paint_nuclei(rng, size, step)
+        grey_ZYX = _expose_light_sheet(rng, image, step)
+    else:
+        paint = _paint_vesicles if kind == "vesicles" else _paint_cells
+        image, labels_ZYX = paint(rng, size, step)
+        grey_ZYX = _expose(rng, image, step)
     volume = Volume(grey_ZYX, voxel_size, f"sample {kind} {seed}")
     return LabelledVolume(volume, labels_ZYX)
 
@@ -119,6 +129,31 @@ def _paint_cells(
     _stain(image, np.where(sides_differ, depth, _FAR), width=1.7)
     ids = np.where(resin, 0, np.cumsum(~resin)).astype(np.int32)
     return image, _renumber(ids[cell])
+
+
+def _paint_nuclei(
+    rng: Rng, size: NDArray[np.int_], step: Point
+) -> tuple[Array, NDArray[np.int32]]:
+    """Paint what fluoresces; where two nuclei overlap, the deeper one has the voxel."""
+    centres = _scatter(rng, size * step, 16)
+    centres = centres[rng.random(len(centres)) < 0.7]
+    surface = np.full(size, _FAR)
+    owner = np.zeros(size, np.int32)
+    wobble = np.float32(0.5) * _noise(rng, size, 4 / step)
+    for index, centre in enumerate(centres, start=1):
+        radius = rng.uniform(5.5, 8.5)
+        box, distance = _distance_from(centre, radius + 2, tuple(size), step)
+        distance = distance - np.float32(radius) + wobble[box]
+        nearer = distance < surface[box]
+        surface[box][nearer] = distance[nearer]
+        owner[box][nearer] = index
+    shine = rng.uniform(0.35, 1.0, len(centres) + 1).astype(np.float32)
+    chromatin = 1 + np.float32(0.18) * _noise(rng, size, 1.6 / step)
+    image = np.where(surface < 0, shine[owner] * chromatin, np.float32(0.06))
+    inside = np.where(surface < 0, owner, 0)
+    # What only peeps into the volume would be an object that nobody can tell.
+    is_speck = np.bincount(inside.reshape(-1)) < 0.1 * 4 / 3 * np.pi * 6**3 / step[0]
+    return image.astype(np.float32), _renumber(np.where(is_speck[inside], 0, inside))
 
 
 def _cytoplasm(rng: Rng, size: NDArray[np.int_], step: Point) -> Array:
@@ -301,3 +336,14 @@ def _expose(rng: Rng, image: Array, step: Point) -> NDArray[np.uint8]:
     grain *= np.sqrt(np.maximum(image, 0.1)) * np.float32(0.09)
     image = (image - np.float32(0.5)) * gain + np.float32(0.52) + offset + shade + grain
     return np.clip(np.rint(image * 230), 0, 255).astype(np.uint8)
+
+
+def _expose_light_sheet(rng: Rng, image: Array, step: Point) -> NDArray[np.uint8]:
+    """Photograph the volume: light fades with depth, blur along z, few photons."""
+    sharp = ndimage.gaussian_filter(image, (1.2 / step[0], 0.8, 0.8))
+    blurred = ndimage.gaussian_filter(image, (4 / step[0], 1.6, 1.6))
+    depth = np.linspace(0, 1, image.shape[0], dtype=np.float32)[:, None, None]
+    light = (sharp * (1 - depth) + blurred * depth) * (1 - np.float32(0.4) * depth)
+    photons = rng.poisson(np.maximum(light, 0) * 60 + 4).astype(np.float32)
+    grey: NDArray[np.uint8] = np.clip(np.rint(photons * 2.6), 0, 255).astype(np.uint8)
+    return grey
