@@ -25,7 +25,7 @@ from napari_volseg.instances import segment_blocks
 from napari_volseg.io import LazyArray, create_zarr, write_json, writing
 from napari_volseg.mapping import BLOCKS, MapJob, predict_maps, prepare_maps
 from napari_volseg.pipeline import reports_of
-from napari_volseg.review import write_table
+from napari_volseg.review import table_of_blocks, write_table
 from napari_volseg.volume import ArrayLike, Volume
 
 __all__ = ["predict"]
@@ -297,7 +297,6 @@ def _segment(
                 job.maps,
                 labels,
                 config,
-                job.image.voxel_size,
                 block=_FLOOD_BLOCK,
                 halo=_FLOOD_HALO,
                 scratch=work,
@@ -308,7 +307,8 @@ def _segment(
             if target.exists():
                 shutil.rmtree(target)
             os.replace(path, target)
-        write_table(folder / "instances.csv", result.table)
+        table = table_of_blocks(result, job.image.shape_ZYX, job.image.voxel_size)
+        write_table(folder / "instances.csv", table)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return result.n_instances

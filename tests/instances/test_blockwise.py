@@ -11,7 +11,7 @@ from scipy import ndimage
 from napari_volseg.config import InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.instances import segment, segment_blocks
-from napari_volseg.review import instance_table
+from napari_volseg.review import instance_table, table_of_blocks
 from napari_volseg.sample_data import make_sample
 from napari_volseg.targets import make_targets
 
@@ -64,14 +64,15 @@ def test_blocks_give_the_instances_of_the_whole(problem):
     expected = segment(maps, config)
     labels = np.full(expected.shape, 77, np.int64)
 
-    result = segment_blocks(maps, labels, config, VOXEL, block=block, halo=halo)
+    result = segment_blocks(maps, labels, config, block=block, halo=halo)
 
     np.testing.assert_array_equal(labels, expected)
     table = instance_table(expected, maps, VOXEL)
     assert result.n_instances == expected.max(initial=0)
-    assert result.table.keys() == table.keys()
+    found = table_of_blocks(result, expected.shape, VOXEL)
+    assert found.keys() == table.keys()
     for name, column in table.items():
-        np.testing.assert_allclose(result.table[name], column, err_msg=name)
+        np.testing.assert_allclose(found[name], column, err_msg=name)
 
 
 def test_a_halo_that_is_too_small_is_noticed_and_made_up_for(rng):
@@ -79,13 +80,9 @@ def test_a_halo_that_is_too_small_is_noticed_and_made_up_for(rng):
     config = InstancesConfig(mask=0, seed_mask=0, seed_boundary=1.1, min_size=0)
     labels = np.zeros(maps.shape[1:], np.int32)
 
-    near = segment_blocks(
-        maps, labels, config, VOXEL, block=(10, 10, 10), halo=(0, 0, 0)
-    )
+    near = segment_blocks(maps, labels, config, block=(10, 10, 10), halo=(0, 0, 0))
     np.testing.assert_array_equal(labels, segment(maps, config))
-    far = segment_blocks(
-        maps, labels, config, VOXEL, block=(10, 10, 10), halo=(20, 20, 20)
-    )
+    far = segment_blocks(maps, labels, config, block=(10, 10, 10), halo=(20, 20, 20))
     np.testing.assert_array_equal(labels, segment(maps, config))
 
     assert near.n_blocks == far.n_blocks == 16
@@ -107,7 +104,7 @@ def test_blocks_of_real_objects(name, rng):
     expected = segment(maps, InstancesConfig())
     found = np.zeros(labels.shape, np.int32)
 
-    segment_blocks(maps, found, InstancesConfig(), voxel_size, block=(24, 48, 64))
+    segment_blocks(maps, found, InstancesConfig(), block=(24, 48, 64))
 
     assert expected.max() > 10
     assert np.count_nonzero(found != expected) == 0
@@ -131,7 +128,6 @@ def test_from_zarr_to_zarr(tmp_path, rng):
         stored,
         labels,
         InstancesConfig(),
-        VOXEL,
         block=(8, 32, 32),
         scratch=tmp_path,
         report=lambda *steps: said.append(steps),
@@ -149,13 +145,11 @@ def test_ids_with_gaps_are_the_same_instances(rng):
     config = InstancesConfig(min_size=100)
     labels, expected = np.zeros(maps.shape[1:], np.int64), segment(maps, config)
 
-    result = segment_blocks(
-        maps, labels, config, VOXEL, block=(12, 32, 32), consecutive=False
-    )
+    result = segment_blocks(maps, labels, config, block=(12, 32, 32), consecutive=False)
 
     pairs = np.unique(np.stack([labels.ravel(), expected.ravel()]), axis=1)
     assert pairs.shape[1] == expected.max() + 1
-    assert result.table["index"].tolist() == sorted(np.unique(labels)[1:].tolist())
+    assert result.measures.ids.tolist() == sorted(np.unique(labels)[1:].tolist())
 
 
 def test_what_does_not_fit_is_said_before_anything_is_read():
@@ -163,13 +157,13 @@ def test_what_does_not_fit_is_said_before_anything_is_read():
     labels = np.zeros((4, 6, 8), np.int32)
 
     with pytest.raises(DataError, match="mask, boundary and distance"):
-        segment_blocks(maps[:2], labels, config, VOXEL)
+        segment_blocks(maps[:2], labels, config)
     with pytest.raises(DataError, match="cover the same voxels"):
-        segment_blocks(maps, labels[:2], config, VOXEL)
+        segment_blocks(maps, labels[:2], config)
     with pytest.raises(DataError, match="int64 or int32"):
-        segment_blocks(maps, labels.astype(float), config, VOXEL)
+        segment_blocks(maps, labels.astype(float), config)
     with pytest.raises(ValueError, match="even"):
-        segment_blocks(maps, labels, config, VOXEL, block=(3, 4, 4))
+        segment_blocks(maps, labels, config, block=(3, 4, 4))
 
 
 def test_more_seeds_than_the_labels_can_number():
@@ -178,14 +172,14 @@ def test_more_seeds_than_the_labels_can_number():
     config = InstancesConfig(min_seed_size=1, min_size=0)
 
     with pytest.raises(DataError, match="min_seed_size"):
-        segment_blocks(maps, np.zeros((1, 40, 40), np.int8), config, VOXEL)
+        segment_blocks(maps, np.zeros((1, 40, 40), np.int8), config)
 
 
 def test_nothing_to_find():
     for shape in ((2, 4, 6), (0, 4, 4)):
         labels = np.ones(shape, np.int32)
         result = segment_blocks(
-            np.zeros((3, *shape), np.uint8), labels, InstancesConfig(), VOXEL
+            np.zeros((3, *shape), np.uint8), labels, InstancesConfig()
         )
         assert not labels.any()
-        assert result.n_instances == len(result.table["index"]) == 0
+        assert result.n_instances == len(result.measures.ids) == 0

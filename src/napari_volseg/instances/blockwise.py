@@ -24,7 +24,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size, iter_boxes
 from napari_volseg.instances.floodblock import SIDES, flood_block, load_face
 from napari_volseg.instances.levels import foreground_levels, seed_levels
-from napari_volseg.instances.measuring import Measures, make_table, measure
+from napari_volseg.instances.measuring import Measures, add_up, measure
 from napari_volseg.instances.numbering import note_firsts
 from napari_volseg.instances.peaks import Orders, TilePeaks, reduce_tiles
 from napari_volseg.instances.seeds import (
@@ -35,7 +35,7 @@ from napari_volseg.instances.seeds import (
 )
 from napari_volseg.instances.tiles import default_threads
 from napari_volseg.io import create_zarr
-from napari_volseg.volume import ArrayLike, VoxelSize
+from napari_volseg.volume import ArrayLike
 
 __all__ = ["BlockwiseResult", "WritableArray", "segment_blocks"]
 
@@ -61,19 +61,22 @@ class WritableArray(Protocol):
 class BlockwiseResult:
     """What was found."""
 
-    n_instances: int
-    table: dict[str, NDArray[Any]]
-    """One row an instance, as of `review.instance_table`."""
+    measures: Measures
+    """One row an instance, by rising id; see `review.table_of_blocks`."""
     n_blocks: int
     n_visits: int
     """How often a block was flooded: more where a halo was too small."""
+
+    @property
+    def n_instances(self) -> int:
+        """Number of instances."""
+        return len(self.measures.ids)
 
 
 def segment_blocks(
     maps_CZYX: ArrayLike,
     labels_ZYX: WritableArray,
     config: InstancesConfig,
-    voxel_size: VoxelSize,
     *,
     block: Size = (256, 256, 256),
     halo: Size = (16, 16, 16),
@@ -120,7 +123,7 @@ def segment_blocks(
         job.report = report or _say_nothing
         job.sow()
         job.flood()
-        return job.finish(voxel_size, consecutive)
+        return job.finish(consecutive)
 
 
 def _say_nothing(done: int, total: int) -> None: ...
@@ -224,7 +227,7 @@ class _Job:
             near = {n for i in due for n, *_ in self._neighbours(i)}
             due = [i for i in sorted(near.union(due)) if self._differs(i)]
 
-    def finish(self, voxel_size: VoxelSize, consecutive: bool) -> BlockwiseResult:
+    def finish(self, consecutive: bool) -> BlockwiseResult:
         """Drop small instances, number the others, and return what there is."""
         sizes = np.zeros(self._n_seeds + 1, np.int64)
         for part in self._parts.values():
@@ -241,9 +244,8 @@ class _Job:
                 labels_ZYX = np.asarray(self._labels[box.slices])
                 self._labels[box.slices] = new_ids.astype(labels_ZYX.dtype)[labels_ZYX]
             self._step()
-        table = make_table(self._parts.values(), new_ids, self._shape, voxel_size)
-        n, n_blocks = len(table["index"]), len(self._boxes)
-        return BlockwiseResult(n, table, n_blocks, self._n_visits)
+        measures = add_up(self._parts.values(), new_ids)
+        return BlockwiseResult(measures, len(self._boxes), self._n_visits)
 
     def _heights(self, maps_CZYX: Any) -> NDArray[np.uint8]:
         maps = np.ascontiguousarray(maps_CZYX)
@@ -302,7 +304,7 @@ class _Job:
         flooded.save(self._folder, i)
         labels_ZYX = flooded.labels_ZYX
         inside = maps_CZYX[:, *core.within(region)]
-        self._parts[i] = measure(labels_ZYX, inside, core.start, self._rows)
+        self._parts[i] = measure(flooded.around_ZYX, inside, core, self._rows)
         self._labels[core.slices] = labels_ZYX.astype(self._labels.dtype)
         self._n_visits += 1
 

@@ -29,6 +29,8 @@ class Flooded:
     """The labels of a block, its outermost voxels, and those beyond as it saw them."""
 
     labels_ZYX: NDArray[np.int32]
+    around_ZYX: NDArray[np.int32]
+    """The labels with one voxel more on every side, where the volume goes on."""
     own: Mapping[tuple[int, int], Face]
     seen: Mapping[tuple[int, int], Face]
 
@@ -83,7 +85,15 @@ def flood_block(
             for beyond, found in enumerate(faces):
                 layer = _layer(core, region, axis, side, beyond=bool(beyond))
                 found[axis, side] = np.stack([arrivals_ZYX[layer], seeds_ZYX[layer]])
-    return Flooded(seeds_ZYX[core.within(region)], *faces)
+    wider = core.grow((1, 1, 1), region.stop)
+    wider = Box(
+        tuple(max(a, b) for a, b in zip(wider.start, region.start, strict=True)),  # type: ignore[arg-type]
+        wider.stop,
+    )
+    own, seen = faces
+    return Flooded(
+        seeds_ZYX[core.within(region)], seeds_ZYX[wider.within(region)], own, seen
+    )
 
 
 def _layer(

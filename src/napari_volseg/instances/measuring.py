@@ -1,20 +1,19 @@
-"""Sizes, boxes, centroids and mean maps of instances, block by block."""
+"""Sums over instances, block by block: sizes, boxes, centroids, maps, surfaces."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from napari_volseg.volume import VoxelSize
+from napari_volseg.geometry import Box
 
-__all__ = ["Measures", "make_table", "measure"]
+__all__ = ["Measures", "add_up", "measure"]
 
-_N_SUMS = 6
+_N_SUMS = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,43 +22,49 @@ class Measures:
 
     ids: NDArray[np.int64]
     sums: NDArray[np.int64]
-    """Sums over voxels of 1, z, y, x, mask and boundary."""
+    """Sums over voxels of 1, z, y, x, mask and boundary; over voxels that are not at
+    the surface of 1 and boundary; outer faces along z, y and x, without those at the
+    faces of the volume."""
     boxes: NDArray[np.int64]
     """First and last + 1 along z, y, x."""
 
 
 def measure(
-    labels_ZYX: NDArray[np.int32],
+    around_ZYX: NDArray[np.int32],
     maps_CZYX: NDArray[np.uint8],
-    start: tuple[int, int, int],
+    core: Box,
     rows: NDArray[np.int32],
 ) -> Measures:
     """Measure the instances of a block.
 
     Parameters
     ----------
-    start
+    around_ZYX
+        Its labels with one voxel more on every side where the volume goes on.
+    maps_CZYX
+        Of the block alone.
+    core
         Where the block lies in the volume.
     rows
         Zeros, one for every id that there may be; zeros again on return.
     """
+    z, y, x = (int(start > 0) for start in core.start)
+    d, h, w = core.shape
+    labels_ZYX = around_ZYX[z : z + d, y : y + h, x : x + w]
     ids = np.flatnonzero(_number(labels_ZYX, rows)).astype(np.int64)
     rows[ids] = np.arange(1, len(ids) + 1)
     sums = np.zeros((len(ids), _N_SUMS), np.int64)
     boxes = np.zeros((len(ids), 6), np.int64)
     boxes[:, :3] = np.iinfo(np.int64).max
-    _measure(labels_ZYX, rows, maps_CZYX[0], maps_CZYX[1], start, sums, boxes)
+    _measure(
+        around_ZYX, (z, y, x), rows, maps_CZYX[0], maps_CZYX[1], core.start, sums, boxes
+    )
     rows[ids] = 0
     return Measures(ids, sums, boxes)
 
 
-def make_table(
-    parts: Iterable[Measures],
-    new_ids: NDArray[np.int64],
-    shape_ZYX: tuple[int, ...],
-    voxel_size: VoxelSize,
-) -> dict[str, NDArray[Any]]:
-    """Return the table of `review.instance_table`.
+def add_up(parts: Iterable[Measures], new_ids: NDArray[np.int64]) -> Measures:
+    """Return the measures of whole instances, by rising id.
 
     Parameters
     ----------
@@ -76,20 +81,8 @@ def make_table(
         last[part.ids] = np.maximum(last[part.ids], part.boxes[:, 3:])
     kept = np.flatnonzero((new_ids > 0) & (sums[:, 0] > 0))
     kept = kept[np.argsort(new_ids[kept])]
-    sums, first, last = sums[kept], first[kept], last[kept]
-    voxels = sums[:, 0]
-    at_border = (first == 0).any(axis=1) | (last == shape_ZYX).any(axis=1)
-    return {
-        "index": new_ids[kept],
-        "voxels": voxels,
-        "volume_um3": voxels * (float(np.prod(voxel_size)) / 1e9),
-        **{axis: sums[:, 1 + i] / voxels for i, axis in enumerate("zyx")},
-        **{f"{axis}_start": first[:, i] for i, axis in enumerate("zyx")},
-        **{f"{axis}_stop": last[:, i] for i, axis in enumerate("zyx")},
-        "mask_mean": sums[:, 4] / (voxels * 255),
-        "boundary_mean": sums[:, 5] / (voxels * 255),
-        "touches_border": at_border,
-    }
+    boxes = np.concatenate([first[kept], last[kept]], axis=1)
+    return Measures(new_ids[kept], sums[kept], boxes)
 
 
 @njit(nogil=True, cache=True)
@@ -106,6 +99,7 @@ def _number(labels: NDArray[np.int32], rows: NDArray[np.int32]) -> NDArray[np.in
 @njit(nogil=True, cache=True)
 def _measure(
     labels: NDArray[np.int32],
+    margin: tuple[int, int, int],
     rows: NDArray[np.int32],
     mask: NDArray[np.uint8],
     boundary: NDArray[np.uint8],
@@ -113,21 +107,36 @@ def _measure(
     sums: NDArray[np.int64],
     boxes: NDArray[np.int64],
 ) -> None:
-    for k in range(labels.shape[0]):
-        z = start[0] + k
-        for j in range(labels.shape[1]):
-            y = start[1] + j
-            for i in range(labels.shape[2]):
-                row = rows[labels[k, j, i]] - 1
+    n_z, n_y, n_x = labels.shape
+    for k in range(mask.shape[0]):
+        z, c = start[0] + k, margin[0] + k
+        for j in range(mask.shape[1]):
+            y, b = start[1] + j, margin[1] + j
+            for i in range(mask.shape[2]):
+                a = margin[2] + i
+                label = labels[c, b, a]
+                row = rows[label] - 1
                 if row < 0:
                     continue
                 x = start[2] + i
+                faces_z = int(c > 0 and labels[c - 1, b, a] != label)
+                faces_z += int(c + 1 < n_z and labels[c + 1, b, a] != label)
+                faces_y = int(b > 0 and labels[c, b - 1, a] != label)
+                faces_y += int(b + 1 < n_y and labels[c, b + 1, a] != label)
+                faces_x = int(a > 0 and labels[c, b, a - 1] != label)
+                faces_x += int(a + 1 < n_x and labels[c, b, a + 1] != label)
                 sums[row, 0] += 1
                 sums[row, 1] += z
                 sums[row, 2] += y
                 sums[row, 3] += x
                 sums[row, 4] += mask[k, j, i]
                 sums[row, 5] += boundary[k, j, i]
+                if faces_z + faces_y + faces_x == 0:
+                    sums[row, 6] += 1
+                    sums[row, 7] += boundary[k, j, i]
+                sums[row, 8] += faces_z
+                sums[row, 9] += faces_y
+                sums[row, 10] += faces_x
                 boxes[row, 0] = min(boxes[row, 0], z)
                 boxes[row, 1] = min(boxes[row, 1], y)
                 boxes[row, 2] = min(boxes[row, 2], x)

@@ -21,7 +21,7 @@ from napari_volseg.review.store import ReviewFolder, fingerprint
 from napari_volseg.review.tablefile import write_table
 
 if TYPE_CHECKING:
-    from napari_volseg.review.table import instance_table
+    from napari_volseg.review.table import instance_table, table_of_blocks
 
 __all__ = [
     "DOUBTFUL",
@@ -44,14 +44,15 @@ __all__ = [
     "measure_instances",
     "merge",
     "place_pieces",
+    "table_of_blocks",
     "write_table",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs numba and fastremap on use."""
-    if name == "instance_table":
-        from napari_volseg.review.table import instance_table
+    if name in ("instance_table", "table_of_blocks"):
+        from napari_volseg.review import table
 
-        return instance_table
+        return getattr(table, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

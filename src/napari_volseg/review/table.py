@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import fastremap
@@ -9,11 +10,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from napari_volseg.instances import BlockwiseResult
 from napari_volseg.review.doubt import add_doubt
 from napari_volseg.review.rows import columns_of
 from napari_volseg.volume import VoxelSize
 
-__all__ = ["instance_table"]
+__all__ = ["instance_table", "table_of_blocks"]
 
 
 def instance_table(
@@ -63,6 +65,18 @@ def instance_table(
             labels_ZYX.shape,
             voxel_size,
             has_maps=maps_CZYX is not None,
+        )
+    )
+
+
+def table_of_blocks(
+    result: BlockwiseResult, shape_ZYX: Sequence[int], voxel_size: VoxelSize
+) -> dict[str, NDArray[Any]]:
+    """Return the same table from what `segment_blocks` measured in passing."""
+    found = result.measures
+    return add_doubt(
+        columns_of(
+            found.ids, found.sums, found.boxes, shape_ZYX, voxel_size, has_maps=True
         )
     )
 
