@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -21,8 +19,8 @@ from napari_volseg.devices import available_memory
 from napari_volseg.errors import DataError
 from napari_volseg.events import Event, Finished, Notice, Progress, Started
 from napari_volseg.geometry import Size
-from napari_volseg.instances import segment_blocks
-from napari_volseg.io import LazyArray, create_zarr, write_json, writing
+from napari_volseg.instances import flood_memory, segment_stored
+from napari_volseg.io import LazyArray, write_json, writing
 from napari_volseg.mapping import BLOCKS, MapJob, predict_maps, prepare_maps
 from napari_volseg.pipeline import reports_of
 from napari_volseg.review import table_of_blocks, write_table
@@ -31,11 +29,6 @@ from napari_volseg.volume import ArrayLike, Volume
 __all__ = ["predict"]
 
 _RECORD = "instances.json"
-_INSTANCES = "instances.zarr"
-_FLOOD_BLOCK: Size = (128, 256, 256)
-_FLOOD_HALO: Size = (16, 16, 16)
-_FLOOD_BYTES = 20
-"""Memory of the instance step for each voxel of a block with its halo."""
 
 
 def predict(
@@ -148,11 +141,7 @@ def _window_memory(model: Model, job: MapJob) -> int:
 
 def _check_memory(job: MapJob, tiles: list[list[int]], room: int) -> int:
     """Return what the prediction takes at most; refuse what cannot fit."""
-    flood = prod(
-        min(n, b + 2 * h)
-        for n, b, h in zip(job.image.shape_ZYX, _FLOOD_BLOCK, _FLOOD_HALO, strict=True)
-    )
-    needed = max(room + job.memory(tiles[0]), flood * _FLOOD_BYTES)
+    needed = max(room + job.memory(tiles[0]), flood_memory(job.image.shape_ZYX))
     free = available_memory("cpu")
     if needed > free:
         raise DataError(
@@ -277,38 +266,10 @@ def _segment(
     job: MapJob, config: InstancesConfig, report: Callable[[tuple[int, int]], None]
 ) -> int:
     """Write instances and their table; each appears whole. Return their number."""
-    folder, work = job.folder, job.folder / BLOCKS / "segmenting"
-    path = work / _INSTANCES
-    with writing(path):
-        shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
-        work.mkdir(mode=0o700)
-    try:
-        labels = create_zarr(
-            path,
-            job.image.shape_ZYX,
-            np.dtype(np.int32),
-            job.image.voxel_size,
-            name="instances",
-            labels=True,
-            block=(_FLOOD_BLOCK[0] // 2, *_FLOOD_BLOCK[1:]),
-        )
-        with writing(path):
-            result = segment_blocks(
-                job.maps,
-                labels,
-                config,
-                block=_FLOOD_BLOCK,
-                halo=_FLOOD_HALO,
-                scratch=work,
-                report=lambda done, total: report((done, total)),
-            )
-        target = folder / _INSTANCES
-        with writing(target):
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(path, target)
-        table = table_of_blocks(result, job.image.shape_ZYX, job.image.voxel_size)
-        write_table(folder / "instances.csv", table)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    folder, voxel_size = job.folder, job.image.voxel_size
+    result = segment_stored(
+        job.maps, folder / "instances.zarr", config, voxel_size, report=report
+    )
+    table = table_of_blocks(result, job.image.shape_ZYX, voxel_size)
+    write_table(folder / "instances.csv", table)
     return result.n_instances

@@ -11,10 +11,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_volseg.config import InstancesConfig, build_config
 from napari_volseg.errors import DataError
+from napari_volseg.geometry import iter_boxes
 from napari_volseg.io import (
     Source,
     atomic_path,
@@ -22,7 +22,8 @@ from napari_volseg.io import (
     write_hdf5,
     write_volume_zarr,
 )
-from napari_volseg.volume import Volume, VoxelSize
+from napari_volseg.io.hdf5_writing import add_dataset
+from napari_volseg.volume import ArrayLike, Volume, VoxelSize
 
 __all__ = [
     "check_output",
@@ -126,11 +127,14 @@ def read_thresholds(path: Path) -> InstancesConfig:
 
 def replace_instances(
     path: Path,
-    labels_ZYX: NDArray[Any],
+    labels_ZYX: ArrayLike,
     voxel_size: VoxelSize,
     instances: InstancesConfig,
 ) -> None:
-    """Write new instances beside the maps, atomically; all else in the file stays."""
+    """Write new instances beside the maps, atomically; all else in the file stays.
+
+    Lazy ones are copied block by block.
+    """
     if path.is_dir():
         _replace_in_zarr(path, labels_ZYX, voxel_size, instances)
         return
@@ -139,11 +143,7 @@ def replace_instances(
         with h5py.File(temporary, "r+") as file:
             if "instances" in file:
                 del file["instances"]
-            dataset = file.create_dataset(
-                "instances", data=labels_ZYX, chunks=True, compression="gzip",
-                compression_opts=1, shuffle=True,
-            )  # fmt: skip
-            dataset.attrs["voxel_size_zyx_nm"] = np.asarray(voxel_size, float)
+            add_dataset(file, "instances", labels_ZYX, voxel_size)
             facts = _old_facts(file.attrs.get(_ATTRIBUTE))
             facts["instances"] = instances.model_dump(mode="json")
             file.attrs[_ATTRIBUTE] = json.dumps(facts)
@@ -161,7 +161,7 @@ def _write_zarr(path: Path, job: Path, facts: dict[str, Any]) -> None:
 
 def _replace_in_zarr(
     path: Path,
-    labels_ZYX: NDArray[Any],
+    labels_ZYX: ArrayLike,
     voxel_size: VoxelSize,
     instances: InstancesConfig,
 ) -> None:
@@ -206,10 +206,8 @@ def _old_facts(stored: object) -> dict[str, Any]:
     return dict(facts) if isinstance(facts, dict) else {}
 
 
-def _count(labels: Any) -> int:
+def _count(labels: ArrayLike) -> int:
     """Return the number of ids; instances are numbered from 1 without gaps."""
-    depth = int(labels.shape[0])
-    step = max(1, 2**26 // max(1, int(np.prod(labels.shape[1:]))))
-    return max(
-        (int(np.max(labels[z : z + step])) for z in range(0, depth, step)), default=0
-    )
+    z, y, x = labels.shape
+    boxes = iter_boxes((z, y, x), (64, 512, 512))
+    return max((int(np.max(labels[box.slices])) for box in boxes), default=0)

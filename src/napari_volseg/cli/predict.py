@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,20 @@ from napari_volseg.cli.options import (
 )
 from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
-from napari_volseg.io import expand_sources, open_volume, parse_source, read_mask
-from napari_volseg.runs import absolute_source, create_prediction
+from napari_volseg.io import (
+    expand_sources,
+    open_volume,
+    parse_source,
+    read_mask,
+    writing,
+)
+from napari_volseg.runs import (
+    absolute_source,
+    begin_session,
+    create_prediction,
+    read_prediction,
+)
+from napari_volseg.volume import Volume
 
 __all__ = ["add_commands"]
 
@@ -52,6 +65,11 @@ def add_commands(commands: Commands) -> None:
         "default: <image>_volseg.h5 in this folder; for a glob, a folder",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a prediction that was stopped or killed, from its last block",
+    )
     parser.add_argument("--mask", metavar="SRC", help="where to predict")
     parser.add_argument(
         "--voxel-size",
@@ -75,21 +93,26 @@ def run(args: argparse.Namespace) -> int:
     sources = expand_sources([args.source])
     outputs = _outputs(sources, args.output)
     for output in outputs:
-        check_output(output, overwrite=args.overwrite)
+        if not (args.resume and output.exists()):
+            check_output(output, overwrite=args.overwrite)
+            _check_unfinished(output, args)
     answers = []
     for source, output in zip(sources, outputs, strict=True):
+        if args.resume and output.exists() and not _place(output).exists():
+            sys.stderr.write(f"volseg: {output} is complete\n")
+            continue
         request = _Request(model, source, output, inference, instances)
         answer, code = _predict(request, args)
         if answer is not None:
             answers.append(answer)
         if code:
-            break
+            return code
     if args.json and answers:
         print_json(answers[0] if len(sources) == 1 else answers)
-    elif answers and not code:
+    elif answers:
         path = answers[-1]["path"]
         say(f"next: 'volseg segment {path} instances.mask=0.6' tries other thresholds")
-    return code
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +131,14 @@ def _predict(
 ) -> tuple[dict[str, Any] | None, int]:
     voxel_size = tuple(args.voxel_size) if args.voxel_size else None
     image = open_volume(request.source, voxel_size=voxel_size)
-    mask = read_mask(args.mask) if args.mask else None
-    # Beside the output, where there must be room for it anyway.
-    parent = request.output.parent
-    with tempfile.TemporaryDirectory(prefix=".volseg-", dir=parent) as place:
-        job = create_prediction(
-            request.model,
-            image,
-            absolute_source(request.source),
-            Path(place),
-            inference=request.inference,
-            instances=request.instances,
-            mask=mask,
-            device=args.device,
-        )
-        finished, code = run_in_terminal(job)
+    place = _place(request.output)
+    old = _unfinished(place) if args.resume else None
+    try:
+        job = old or _create(request, image, args)
+        if old is not None:
+            _refuse_other(old, request)
+            begin_session(old, resume=True)
+        finished, code = run_in_terminal(job, resume=old is not None)
         if finished.reason != "completed":
             return None, code or 1
         n_instances = write_maps_file(
@@ -132,6 +148,9 @@ def _predict(
             model=request.model,
             instances=request.instances,
         )
+        shutil.rmtree(place)
+    finally:
+        _keep_what_is_done(place)
     if not args.json:
         say(f"{n_instances} instances: {request.output}")
     answer = {
@@ -143,6 +162,73 @@ def _predict(
         "message": finished.message,
     }
     return answer, code
+
+
+def _create(request: _Request, image: Volume, args: argparse.Namespace) -> Path:
+    mask = read_mask(args.mask) if args.mask else None
+    place = _place(request.output)
+    if place.exists() and not any(place.glob("*/request.json")):
+        raise DataError(f"{place} is in the way: move or delete it")
+    with writing(place):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(mode=0o700)
+    return create_prediction(
+        request.model,
+        image,
+        absolute_source(request.source),
+        place,
+        inference=request.inference,
+        instances=request.instances,
+        mask=mask,
+        device=args.device,
+    )
+
+
+def _place(output: Path) -> Path:
+    """Return where work is until it is complete: there must be room for it anyway."""
+    return output.with_name(f"{output.name}.unfinished")
+
+
+def _unfinished(place: Path) -> Path | None:
+    """Return the job that has finished blocks, None without one."""
+    jobs = sorted(place.glob("*/request.json"))
+    return next((j.parent for j in jobs if any(j.parent.glob("blocks/*.done"))), None)
+
+
+def _check_unfinished(output: Path, args: argparse.Namespace) -> None:
+    if args.resume or args.overwrite or _unfinished(_place(output)) is None:
+        return
+    raise DataError(
+        f"{_place(output)} holds a prediction that did not end: go on with --resume, "
+        "or start anew with --overwrite"
+    )
+
+
+def _refuse_other(job: Path, request: _Request) -> None:
+    """Refuse to go on with a prediction that was of something else."""
+    old = read_prediction(job)
+    asked = {
+        "model": (old.model, request.model),
+        "image": (old.source, absolute_source(request.source)),
+        "settings of inference": (old.inference, request.inference),
+        "settings of instances": (old.instances, request.instances),
+    }
+    for what, (before, now) in asked.items():
+        if before != now:
+            raise DataError(
+                f"the prediction in {job.parent} has another {what}: give the same as "
+                "then, or start anew with --overwrite"
+            )
+
+
+def _keep_what_is_done(place: Path) -> None:
+    if _unfinished(place) is None:
+        if any(place.glob("*/request.json")) or not any(place.glob("*")):
+            shutil.rmtree(place, ignore_errors=True)
+    else:
+        sys.stderr.write(
+            f"volseg: the finished blocks are kept in {place}: go on with --resume\n"
+        )
 
 
 def _outputs(sources: Sequence[str], output: Path | None) -> list[Path]:

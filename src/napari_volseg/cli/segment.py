@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from napari_volseg.cli.maps_file import read_maps, read_thresholds, replace_instances
@@ -14,6 +15,7 @@ from napari_volseg.cli.options import (
 )
 from napari_volseg.config import apply_overrides, build_config
 from napari_volseg.errors import DataError
+from napari_volseg.io import open_labels, writing
 
 __all__ = ["add_commands"]
 
@@ -50,11 +52,17 @@ def run(args: argparse.Namespace) -> int:
     maps = read_maps(path)
     tree = {"instances": read_thresholds(path).model_dump(mode="json")}
     merged = build_config(apply_overrides(tree, args.settings), "the command line")
-    from napari_volseg.instances import segment
+    from napari_volseg.instances import segment_stored
 
-    labels_ZYX = segment(maps.read(), merged.instances)
-    replace_instances(path, labels_ZYX, maps.voxel_size, merged.instances)
-    n_instances = int(labels_ZYX.max(initial=0))
+    # Beside the maps, where there must be room for the new instances anyway.
+    with writing(path):
+        folder = tempfile.TemporaryDirectory(prefix=".volseg-", dir=path.parent)
+    with folder as place:
+        target = Path(place) / "instances.zarr"
+        result = segment_stored(maps.data, target, merged.instances, maps.voxel_size)
+        labels = open_labels(str(target))
+        replace_instances(path, labels, maps.voxel_size, merged.instances)
+    n_instances = result.n_instances
     if args.json:
         thresholds = merged.instances.model_dump(mode="json")
         print_json({"path": path, "n_instances": n_instances, "instances": thresholds})

@@ -4,6 +4,7 @@ from napari_volseg.instances.blockwise import BlockwiseResult, segment_blocks
 from napari_volseg.instances.fitting import FittedThresholds, fit_thresholds
 from napari_volseg.instances.seeds import find_seeds
 from napari_volseg.instances.segmentation import segment
+from napari_volseg.instances.storing import flood_memory, segment_stored
 from napari_volseg.instances.watershed import watershed
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "FittedThresholds",
     "find_seeds",
     "fit_thresholds",
+    "flood_memory",
     "segment",
     "segment_blocks",
+    "segment_stored",
     "watershed",
 ]

@@ -35,6 +35,7 @@ from napari_volseg.instances.seeds import (
 )
 from napari_volseg.instances.tiles import default_threads
 from napari_volseg.io import create_zarr
+from napari_volseg.io.scratch import new_array
 from napari_volseg.volume import ArrayLike
 
 __all__ = ["BlockwiseResult", "WritableArray", "segment_blocks"]
@@ -265,10 +266,16 @@ class _Job:
                 continue
             others = [a for a in range(3) if a != axis]
             if (axis, at) not in layers:
-                size = [self._shape[a] for a in others]
-                layers[axis, at] = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+                size = tuple(self._shape[a] for a in others)
+                layers[axis, at] = self._plane(size), self._plane(size)
             where = tuple(slice(box.start[a], box.stop[a]) for a in others)
             layers[axis, at][1 - side][where] = heights_ZYX.take(-side, axis=axis)
+
+    def _plane(self, size: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return zeros on the disk: all planes together may not fit into memory."""
+        needs = "seeds: free some space, or choose another folder for temporary files"
+        plane: NDArray[np.uint8] = new_array(size, np.uint8, self._folder, needs)
+        return plane
 
     def _paint(self, i: int, orders: Orders, first_id: int) -> None:
         """Write the seeds of a block."""

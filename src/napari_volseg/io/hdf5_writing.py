@@ -18,7 +18,7 @@ from napari_volseg.io.datasets import check_dtype
 from napari_volseg.io.hdf5 import in_use
 from napari_volseg.volume import ArrayLike, VoxelSize
 
-__all__ = ["write_hdf5"]
+__all__ = ["add_dataset", "write_hdf5"]
 
 _WRITE_BLOCK = 64 * 2**20
 _CHUNK = (32, 128, 128)
@@ -64,12 +64,13 @@ def write_hdf5(
     ):
         h5.attrs.update(attrs or {})
         for name, array in arrays.items():
-            _write_dataset(h5, name, array, voxel_size)
+            add_dataset(h5, name, array, voxel_size)
 
 
-def _write_dataset(
+def add_dataset(
     h5: h5py.File, name: str, array: ArrayLike, voxel_size: VoxelSize
 ) -> None:
+    """Copy an array (C)ZYX into an open file, block by block."""
     shape = tuple(array.shape)
     dtype = np.dtype(array.dtype).newbyteorder("=")
     if 0 in shape:
@@ -85,8 +86,9 @@ def _write_dataset(
         shuffle=dtype.itemsize > 1,
     )
     dataset.attrs["voxel_size_zyx_nm"] = np.asarray(voxel_size, float)
-    rows = _WRITE_BLOCK // max(1, depth * shape[-1] * dtype.itemsize)
-    block = (depth, max(1, rows // height) * height, shape[-1])
+    rows = max(1, _WRITE_BLOCK // (depth * height * shape[-1] * dtype.itemsize))
+    columns = max(1, _WRITE_BLOCK // (depth * height * width * dtype.itemsize))
+    block = (depth, rows * height, min(columns * width, shape[-1]))
     for channel in range(shape[0]) if len(shape) == 4 else (None,):
         for box in iter_boxes(shape[-3:], block):
             key = box.slices if channel is None else (channel, *box.slices)

@@ -21,7 +21,11 @@ _BLOCK = 2**24
 
 
 def new_array(
-    shape: Sequence[int], dtype: DTypeLike, folder: Path | None
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    folder: Path | None,
+    needs: str = "training data: free some space, set data.cache=ram, or train on a "
+    "part of the volume",
 ) -> NDArray[Any]:
     """Return an array of zeros: in memory, or mapped from a nameless file.
 
@@ -31,6 +35,8 @@ def new_array(
     ----------
     folder
         Where the file is made; None for an array in memory.
+    needs
+        What it holds and what to do without room for it, for the message.
 
     Raises
     ------
@@ -47,9 +53,7 @@ def new_array(
             if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
                 raise
             raise DataError(
-                f"the disk of {folder} has no room for {size / 1e9:.1f} GB of "
-                "training data: free some space, set data.cache=ram, or train on a "
-                "part of the volume"
+                f"the disk of {folder} has no room for {size / 1e9:.1f} GB of {needs}"
             ) from error
         mapped: NDArray[Any] = np.memmap(file, dtype, "r+", shape=tuple(shape))
     return mapped
