@@ -57,6 +57,9 @@ def main() -> None:
     _open(viewer, options.predict, seed=1)
     _predict(viewer, picture)
     _inspect(viewer, picture)
+    viewer.theme = "dark"
+    _review(viewer, picture)
+    _evaluate(viewer, picture)
     viewer.close()
 
 
@@ -108,6 +111,33 @@ def _inspect(viewer: Any, picture: Callable[..., None]) -> None:
     viewer.theme = "light"
     dock.view.preset.setCurrentText("side by side")
     picture("inspect-side-by-side", dock, width=300)
+
+
+def _review(viewer: Any, picture: Callable[..., None]) -> None:
+    dock = open_dock(viewer, "Review")
+    dock.labels.set_layer(_layer(viewer, "· instances"))
+    dock.start()
+    wait(lambda: dock._reviewing is not None, 120)
+    for status in ("accepted", "rejected", "accepted"):
+        dock._step(1)
+        dock._say(status)
+    dock._step(1)
+    picture("review", dock)
+
+
+def _evaluate(viewer: Any, picture: Callable[..., None]) -> None:
+    dock = open_dock(viewer, "Evaluate")
+    instances = _layer(viewer, "· instances")
+    dock.set_pair(instances, _layer(viewer, "labels"))
+    instances.visible = False
+    dock.start()
+    wait(lambda: bool(dock.scores.text()), 120)
+    dock.table.selectRow(0)
+    picture("evaluate", dock, width=360)
+
+
+def _layer(viewer: Any, end: str) -> Any:
+    return next(layer for layer in viewer.layers if layer.name.endswith(end))
 
 
 def _open(viewer: Any, file: Path | None, seed: int) -> None:

@@ -44,6 +44,8 @@ def test_what_the_plugin_offers(manifest: PluginManifest) -> None:
         "Train",
         "Predict",
         "Inspect",
+        "Review",
+        "Evaluate",
         "Check",
         "Runs",
     ]

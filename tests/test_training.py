@@ -7,6 +7,7 @@ import torch
 from napari_volseg.checkpoint import load_model
 from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.config import apply_overrides, build_config
+from napari_volseg.errors import DataError
 from napari_volseg.events import (
     CheckpointSaved,
     Finished,
@@ -239,3 +240,44 @@ def test_every_way_of_training_finishes(run, overrides):
 def test_training_on_a_gpu(run, precision):
     events = run("system.device=cuda", f"optimization.precision={precision}")
     assert events[-1].reason == "completed"
+
+
+def test_a_training_begins_with_the_weights_of_a_model(run, tmp_path):
+    (tmp_path / "first").mkdir()
+    run(folder=tmp_path / "first")
+    model = tmp_path / "first" / "model.safetensors"
+    begin = f"model.initial_weights={model}"
+    still = ("optimization.optimizer.lr=1e-12", "optimization.max_epochs=1")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "random").mkdir()
+    run(begin, *still, folder=tmp_path / "second")
+    run(*still, folder=tmp_path / "random")
+    first = load_model(model).network.state_dict()
+    second, random = _weights(tmp_path / "second"), _weights(tmp_path / "random")
+    names = [name for name in first if name.endswith("weight")]
+    assert names
+    for name in names:
+        torch.testing.assert_close(second[name], first[name])
+    assert any(not torch.allclose(random[name], first[name]) for name in names)
+
+
+def test_a_run_that_began_so_resumes_without_that_file(run, tmp_path):
+    (tmp_path / "first").mkdir()
+    run(folder=tmp_path / "first")
+    model = tmp_path / "first" / "model.safetensors"
+    begin = f"model.initial_weights={model}"
+    (tmp_path / "second").mkdir()
+    run(begin, folder=tmp_path / "second", control=StopAt(2))
+    model.unlink()
+    events = run(begin, folder=tmp_path / "second", resume=True)
+    assert events[-1].reason == "completed"
+
+
+def test_weights_of_another_network_are_refused(run, tmp_path):
+    (tmp_path / "first").mkdir()
+    run(folder=tmp_path / "first")
+    begin = f"model.initial_weights={tmp_path / 'first' / 'model.safetensors'}"
+    with pytest.raises(DataError, match="weights of another network"):
+        run(begin, "model.filters=[4,12]", folder=tmp_path / "second")
+    with pytest.raises(DataError, match="not there"):
+        run("model.initial_weights=none.safetensors", folder=tmp_path / "third")

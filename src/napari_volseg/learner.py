@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from napari_volseg.checkpoint import model_metadata
+from napari_volseg.checkpoint import load_model, model_metadata
 from napari_volseg.config import InstancesConfig
 from napari_volseg.distributed import ALONE, Group, synchronise_norms
+from napari_volseg.errors import DataError
 from napari_volseg.failures import JobError, is_out_of_memory
 from napari_volseg.gradients import add_gradients, add_up_ranks, parts_after
 from napari_volseg.losses import MapLoss, build_loss, load_features
@@ -21,6 +23,7 @@ from napari_volseg.sampling import Batch
 from napari_volseg.schedules import Schedule
 from napari_volseg.targets import surface_of
 from napari_volseg.updating import Updater
+from napari_volseg.weights import fit_weights
 
 __all__ = ["Learner"]
 
@@ -37,14 +40,26 @@ class Learner:
         The training.
     group
         The processes that train together; all call `learn` alike.
+    begin
+        Take the weights of `model.initial_weights`, if there are any; otherwise the
+        weights are random until `load`.
+
+    Raises
+    ------
+    DataError
+        If those weights cannot be read or are of another network.
     """
 
-    def __init__(self, plan: TrainPlan, group: Group = ALONE) -> None:
+    def __init__(
+        self, plan: TrainPlan, group: Group = ALONE, *, begin: bool = False
+    ) -> None:
         config = plan.config
         self.group = group
         torch.manual_seed(config.system.seed)
         self._plan = plan
         network = build_network(config.model, plan.in_channels, plan.pyramid)
+        if begin and config.model.initial_weights:
+            _take_weights(network, config.model.initial_weights)
         if plan.compute.device == "cuda" and plan.micro_batches % group.size == 0:
             network = synchronise_norms(network, group)
         self.network = network.to(plan.compute.device)
@@ -256,6 +271,20 @@ class Learner:
             self.record.parts_per_batch
         ):
             self.record.parts_per_batch = 1
+
+
+def _take_weights(network: nn.Module, file: str) -> None:
+    """Give a network the weights of a model file."""
+    path = Path(file).expanduser()
+    given = load_model(path).network.state_dict()
+    try:
+        weights, _ = fit_weights(network.state_dict(), given, path)
+    except DataError as error:
+        raise DataError(
+            f"training cannot begin with the weights of another network: {error}; take "
+            "the settings of that model's run, or set model.initial_weights=null"
+        ) from None
+    network.load_state_dict(weights)
 
 
 def _build_loss(plan: TrainPlan) -> MapLoss:

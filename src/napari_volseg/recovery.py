@@ -46,8 +46,8 @@ def rescue(plan: TrainPlan, failed: Learner, folder: Path) -> Learner:
     """
     old, rate = failed.record, failed.schedule.rescue
     del failed.network, failed.updater  # before memory is needed anew
-    learner = Learner(plan, failed.group)
     state = _last_good(folder, old.rescued_step if old.rescues else None)
+    learner = Learner(plan, failed.group, begin=state is None)
     if state is not None:
         learner.load(state)
     learner.schedule.rescue = rate / 2

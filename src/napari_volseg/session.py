@@ -67,7 +67,7 @@ class Session:
         state = load_checkpoint(folder / "checkpoints") if resume else None
         rescues = state["record"]["rescues"] if state else 0
         self.plan = plan_after(plan, rescues)
-        self.learner = Learner(self.plan, group)
+        self.learner = Learner(self.plan, group, begin=state is None)
         self._leader = Leader(group)
         if state is not None:
             self.learner.load(state)

@@ -45,7 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_untouched_preferences_are_the_defaults(chosen: Any, home: Path) -> None:
     assert runs_dir() == home / "volseg-runs"
     assert default_device() == "auto"
-    assert autosave_minutes() == 5
+    assert autosave_minutes() == 1
 
 
 def test_an_older_napari_gives_the_same_defaults(
@@ -55,14 +55,14 @@ def test_an_older_napari_gives_the_same_defaults(
     assert (runs_dir(), default_device(), autosave_minutes()) == (
         home / "volseg-runs",
         "auto",
-        5,
+        1,
     )
 
 
 def test_a_plugin_that_is_not_registered_gives_the_defaults(
     plugin_settings: None,
 ) -> None:
-    assert autosave_minutes() == 5
+    assert autosave_minutes() == 1
 
 
 def test_what_is_chosen_is_kept_and_read(chosen: Any, home: Path) -> None:

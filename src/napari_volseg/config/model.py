@@ -99,6 +99,8 @@ class ModelConfig(Section):
     """Must equal data.patch_size; accepted for PyTorch Connectomics files."""
     output_size: PatchSize | None = None
     """Must equal data.patch_size; accepted for PyTorch Connectomics files."""
+    initial_weights: str | None = None
+    """Model file whose weights a new training begins with; its network must be the same. Without it, training begins from random weights."""
     loss_weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 3.0)
     """Weight of the mask, boundary and distance losses."""
     loss_balance: Literal["fixed", "uncertainty"] = "fixed"

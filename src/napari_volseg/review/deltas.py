@@ -15,8 +15,8 @@ __all__ = ["Edit", "Patch", "difference"]
 
 Labels = NDArray[np.integer[Any]]
 
-_AT_ONCE = 16 * 2**20
-"""Voxels that are written at once, which bounds the memory that writing takes."""
+_AT_ONCE = 2**18
+"""Voxels that are written at once: what they need stays in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -56,7 +56,8 @@ def place_pieces(
     """Return the edit that writes new pieces over some instances of a box.
 
     The pieces are all that remains of the owners inside the box. The piece that
-    shares most with an owner keeps its id; the others get new ones.
+    shares most with an owner keeps its id, the largest owner choosing first; the others
+    get new ones.
 
     Parameters
     ----------
@@ -74,13 +75,14 @@ def place_pieces(
     DataError
         If the type of the labels cannot hold so many ids.
     """
-    is_theirs = np.isin(before_ZYX, list(owners))
-    is_free = is_theirs | (before_ZYX == 0)
+    is_free = before_ZYX == 0
+    for owner in owners:
+        is_free |= before_ZYX == owner  # few: far quicker than numpy's isin
     pieces_ZYX = np.where(is_free, pieces_ZYX, 0)
     n = int(pieces_ZYX.max(initial=0))
     names = np.zeros(n + 1, before_ZYX.dtype)
     taken: set[int] = set()
-    for owner in owners:
+    for owner in sorted(owners, key=lambda o: -np.count_nonzero(before_ZYX == o)):
         shared = np.bincount(pieces_ZYX[before_ZYX == owner], minlength=n + 1)
         shared[[0, *taken]] = 0
         if shared.any():

@@ -66,6 +66,55 @@ def _segment(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
     return {"pieces": pieces}, {}
 
 
+def _evaluate(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
+    from napari_volseg.metrics import evaluate
+    from napari_volseg.review.errors import find_errors, score_curves
+    from napari_volseg.review.table import instance_table
+
+    min_size = int(options["min_size"])
+    annotated = arrays.get("annotated")
+    sides = []
+    for name in ("prediction", "truth"):
+        labels = np.array(arrays[name])
+        if annotated is not None:
+            labels[annotated == 0] = 0
+        table = instance_table(labels, None, _voxel_size(options))
+        small = table["index"][table["voxels"] < min_size]
+        if small.size:
+            labels[np.isin(labels, small)] = 0
+            table = {k: v[table["voxels"] >= min_size] for k, v in table.items()}
+        sides.append((labels, table))
+    (pred, pred_table), (truth, truth_table) = sides
+    tables = pred_table, truth_table
+    errors, kinds = find_errors(pred, truth, tables)
+    mask = None if annotated is None else annotated != 0
+    metrics = evaluate(arrays["prediction"], arrays["truth"], mask, min_size=min_size)
+    curves = score_curves(pred, truth, tables)
+    return {"kinds": kinds}, {"metrics": metrics, "errors": errors, "curves": curves}
+
+
+def _meshes(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
+    from napari_volseg.review.surfaces import surface
+
+    start = np.array(options["start"], float)
+    vertices, faces = surface(arrays["object"] != 0, start, _voxel_size(options))
+    return {"vertices": vertices, "faces": faces}, {}
+
+
+def _corrections(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
+    from napari_volseg.review.corrections import make_corrections
+
+    deleted = arrays.get("deleted")
+    labels, background = make_corrections(
+        arrays["labels"],
+        options["accepted"],
+        arrays.get("mask"),
+        None if deleted is None else deleted != 0,
+        _voxel_size(options),
+    )
+    return {"labels": labels}, {"background": background}
+
+
 def _voxel_size(options: Mapping[str, Any]) -> tuple[float, float, float]:
     z, y, x = options["voxel_size"]
     return float(z), float(y), float(x)
@@ -78,4 +127,7 @@ OPERATIONS: Mapping[str, Callable[[Arrays, Mapping[str, Any]], Answer]] = {
     "shrink": _shrink,
     "fill": _fill,
     "segment": _segment,
+    "evaluate": _evaluate,
+    "mesh": _meshes,
+    "corrections": _corrections,
 }

@@ -58,7 +58,7 @@ class Review:
         """Instances whose rows are out of date, each with a box that holds it."""
         self._archived: list[StepFile] = []
         self._strokes: list[NDArray[np.int64]] = []
-        self._n_steps = 0
+        self._n_steps = self._n_snapshots = 0
         self._top = int(self.table["index"].max(initial=0))
 
     @property
@@ -91,6 +91,10 @@ class Review:
     def boxes(self, ids: Iterable[int]) -> dict[int, Box]:
         """Return a box for each of several instances."""
         return {label: self.box(label) for label in ids}
+
+    def box_around(self, ids: Iterable[int]) -> Box:
+        """Return a box that holds several instances."""
+        return _around(list(self.boxes(ids).values()))
 
     def status(self, label: int) -> Status:
         """Return what was said of an instance."""
@@ -180,6 +184,15 @@ class Review:
         for label in painted:
             self.marks[label] = mark("corrected")
 
+    def accepted(self) -> list[int]:
+        """Return the accepted and corrected instances."""
+        good = ("accepted", "corrected")
+        return sorted(i for i, m in self.marks.items() if m.status in good)
+
+    def deletions(self) -> list[StepFile]:
+        """Return the steps that deleted instances and were not taken back."""
+        return [s for s in self.snapshot().steps if s.kind == "delete"]
+
     def take_rows(
         self, rows: Mapping[str, NDArray[Any]], measured: Iterable[int]
     ) -> None:
@@ -215,7 +228,10 @@ class Review:
         )
         self._strokes = [strokes] if strokes.size else []
         values = self.labels_ZYX[np.unravel_index(strokes, self.labels_ZYX.shape)]
-        return Saved([*self._archived, *steps], dict(self.marks), strokes, values)
+        self._n_snapshots += 1
+        marks = dict(self.marks)
+        entries = [*self._archived, *steps]
+        return Saved(entries, marks, strokes, values, self._n_snapshots)
 
     def restore(self, saved: Saved) -> None:
         """Do what a file says was done, on labels as they were at first."""

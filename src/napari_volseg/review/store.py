@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,8 @@ class Saved:
     """Flat indices of voxels that were painted with other tools."""
     values: NDArray[Any]
     """What they hold."""
+    serial: int = 0
+    """Later moments have larger numbers."""
 
 
 def fingerprint(labels_ZYX: Any) -> str:
@@ -84,6 +87,8 @@ class ReviewFolder:
         self.folder = folder
         self.base = base
         self._lock: FileLock | None = None
+        self._turn = threading.Lock()
+        self._newest = 0
 
     def acquire(self) -> bool:
         """Keep others from saving here; return False when another does."""
@@ -106,11 +111,19 @@ class ReviewFolder:
     def save(self, saved: Saved) -> None:
         """Write what is new: first edits, then the list that names them.
 
+        Several threads may save; what is older than what was saved is left out.
+
         Raises
         ------
         DataError
             If the disk is full or the folder gone; what was saved before stays.
         """
+        with self._turn:
+            if saved.serial >= self._newest:
+                self._save(saved)
+                self._newest = saved.serial
+
+    def _save(self, saved: Saved) -> None:
         with writing(self.folder):
             (self.folder / "edits").mkdir(parents=True, exist_ok=True)
         for entry in saved.steps:

@@ -18,6 +18,8 @@ _DOCKS = {
     "Train": ("train", "TrainWidget"),
     "Predict": ("predict", "PredictWidget"),
     "Inspect": ("inspect", "InspectWidget"),
+    "Review": ("review", "ReviewWidget"),
+    "Evaluate": ("evaluate", "EvaluateWidget"),
     "Check": ("check", "CheckWidget"),
     "Runs": ("runs", "RunsWidget"),
 }

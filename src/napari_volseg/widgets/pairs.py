@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from napari.layers import Image, Labels, Layer, Shapes
@@ -23,7 +24,12 @@ from napari_volseg.widgets.combos import LayerCombo, fit_narrow
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.form import add_row, narrow_form
 from napari_volseg.widgets.layers import plain
-from napari_volseg.widgets.snapshots import Annotated, PairSnapshot, capture_pair
+from napari_volseg.widgets.snapshots import (
+    Annotated,
+    PairSnapshot,
+    capture_pair,
+    own_rule,
+)
 
 __all__ = ["AnnotatedChooser", "PairList"]
 
@@ -131,6 +137,17 @@ class PairList(QWidget):
         self._layout.insertWidget(self._layout.count() - 1, row)
         self._tidy()
 
+    def set_pairs(self, pairs: Sequence[tuple[Layer, Layer, Role]]) -> None:
+        """Choose these pairs of layers in place of all others."""
+        while len(self.rows) > len(pairs):
+            self._remove(self.rows[-1])
+        while len(self.rows) < len(pairs):
+            self.add_pair()
+        for row, (image, labels, role) in zip(self.rows, pairs, strict=True):
+            row.image.set_layer(image)
+            row.labels.set_layer(labels)
+            row.held_out.setChecked(role == "val")
+
     def layers(self) -> list[tuple[Image | None, Labels | None, Role]]:
         """Return the chosen layers and what they are for."""
         return [
@@ -173,7 +190,8 @@ class PairList(QWidget):
                     "draw around what is annotated, or choose another region"
                 )
             seen.add(id(labels))
-            snapshots.append((capture_pair(image, labels, annotated, copy=copy), role))
+            rule = own_rule(labels) or annotated
+            snapshots.append((capture_pair(image, labels, rule, copy=copy), role))
         if all(role == "val" for _, role in snapshots):
             raise DataError("every pair is for validation: train on at least one")
         return snapshots

@@ -16,7 +16,7 @@ __all__ = ["autosave_minutes", "default_device", "runs_dir", "with_default_devic
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 _PLUGIN, _PAGE = "napari-volseg", "volseg"
-_AUTOSAVE_MINUTES = 5
+_AUTOSAVE_MINUTES = 1
 
 
 def runs_dir() -> Path:

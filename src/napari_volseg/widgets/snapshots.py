@@ -28,6 +28,7 @@ from napari_volseg.volume import (
     read_annotation,
 )
 from napari_volseg.widgets.layers import (
+    METADATA_KEY,
     check_aligned,
     image_volume,
     labels_array,
@@ -40,6 +41,7 @@ __all__ = [
     "PairSnapshot",
     "capture_pair",
     "lock_layers",
+    "own_rule",
     "pair_names",
 ]
 
@@ -97,6 +99,17 @@ class PairSnapshot:
             region,
             name=f"the labels layer '{self.labels_name}'",
         )
+
+
+def own_rule(labels: Layer) -> Annotated | None:
+    """Return which voxels count when the layer says so itself, else None.
+
+    Layers made from a review or a run say it: an id of theirs means background, and
+    what is not painted does not count.
+    """
+    origin = labels.metadata.get(METADATA_KEY)
+    background = origin.get("background_id") if isinstance(origin, dict) else None
+    return None if background is None else Annotated("painted_voxels", int(background))
 
 
 def capture_pair(

@@ -1,0 +1,110 @@
+"""What a review teaches: labels for the next training, and where they count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box
+from napari_volseg.volume import VoxelSize
+
+__all__ = ["make_corrections", "paint_annotation", "without_boxes"]
+
+CONFIDENT = 0.25
+"""Mask below which a voxel near an accepted instance is taken for background."""
+_REACH = 4
+
+Labels = NDArray[np.integer[Any]]
+
+
+def make_corrections(
+    labels_ZYX: Labels,
+    accepted: Sequence[int],
+    mask_ZYX: NDArray[np.uint8] | None,
+    deleted_ZYX: NDArray[np.bool_] | None,
+    voxel_size: VoxelSize,
+) -> tuple[NDArray[np.int32], int]:
+    """Return labels in which everything counts that a person stands for.
+
+    - Accepted and corrected instances are objects.
+    - Background next to them is background: whoever accepts an outline says so. The
+      nearest voxel in every direction always counts, up to four voxels away those
+      whose mask is below 0.25.
+    - What was deleted, and holds no other instance now, is background.
+    - All else is unlabelled, other instances included: nobody looked at them.
+
+    Parameters
+    ----------
+    labels_ZYX
+        The instances as reviewed.
+    accepted
+        Ids of the accepted and corrected ones.
+    mask_ZYX
+        The predicted mask, uint8; without it only the nearest background counts.
+    deleted_ZYX
+        Voxels of instances that were deleted.
+    voxel_size
+        Edge lengths (z, y, x) in nm; the four voxels are those of the finest axis.
+
+    Returns
+    -------
+    labels, background
+        Instances 1…n, the id of background n + 1, and 0 where nothing counts.
+
+    Raises
+    ------
+    DataError
+        If nothing was accepted or corrected.
+    """
+    from scipy import ndimage
+
+    ids = np.unique(np.asarray(accepted, np.int64))
+    index = np.minimum(np.searchsorted(ids, labels_ZYX), max(len(ids) - 1, 0))
+    is_good = ids[index] == labels_ZYX if len(ids) else np.zeros(labels_ZYX.shape, bool)
+    if not is_good.any():
+        raise DataError("nothing is accepted or corrected yet: review some instances")
+    result = np.where(is_good, index + 1, 0).astype(np.int32)
+    background = len(ids) + 1
+    is_free = labels_ZYX == 0
+    counts = ndimage.binary_dilation(is_good, np.ones((3, 3, 3), bool))
+    if mask_ZYX is not None:
+        reach = _REACH * min(voxel_size)
+        away = ndimage.distance_transform_edt(~is_good, sampling=voxel_size)
+        counts |= (away <= reach) & (mask_ZYX < CONFIDENT * 255)
+    if deleted_ZYX is not None:
+        counts |= deleted_ZYX
+    result[counts & is_free] = background
+    return result, background
+
+
+def paint_annotation(
+    labels_ZYX: Labels, annotated_ZYX: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int32], int]:
+    """Return labels that say by themselves where they count.
+
+    Returns
+    -------
+    labels, background
+        Instances as they are, the id painted where annotated background is, and 0
+        where nothing counts.
+    """
+    background = int(labels_ZYX.max(initial=0)) + 1
+    if background >= 2**31:
+        raise DataError("the labels have ids beyond 31 bits: renumber them")
+    known = np.ones(labels_ZYX.shape, bool) if annotated_ZYX is None else annotated_ZYX
+    painted = np.where(labels_ZYX > 0, labels_ZYX, background)
+    return np.where(known, painted, 0).astype(np.int32), background
+
+
+def without_boxes(
+    labels_ZYX: NDArray[np.int32], boxes: Sequence[Box]
+) -> NDArray[np.int32]:
+    """Return labels of which nothing counts inside the boxes."""
+    result = labels_ZYX.copy()
+    for box in boxes:
+        result[box.clip(labels_ZYX.shape).slices] = 0
+    return result

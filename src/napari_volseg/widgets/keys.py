@@ -1,0 +1,51 @@
+"""Keys of a dock, on its viewer and on the layer it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qtpy.QtWidgets import QWidget
+
+__all__ = ["Keys"]
+
+
+class Keys:
+    """Keys that call functions until they are unbound or their widget dies.
+
+    A layer's own keys come before those of the viewer, so the keys are bound on
+    the layers that the dock works on as well. What was bound there before comes
+    back afterwards.
+    """
+
+    def __init__(self, widget: QWidget, calls: Mapping[str, Callable[[], Any]]) -> None:
+        self._calls = dict(calls)
+        self._bound: list[tuple[Any, dict[Any, Any], dict[Any, Any]]] = []
+        widget.destroyed.connect(self.unbind)
+
+    def bind(self, provider: Any) -> None:
+        """Bind the keys on a viewer or a layer."""
+        before = dict(provider.keymap)
+        for key, call in self._calls.items():
+            provider.bind_key(key, _of_provider(call), overwrite=True)
+        ours = {k: v for k, v in provider.keymap.items() if before.get(k) is not v}
+        self._bound.append((provider, ours, before))
+
+    def unbind(self, *_: object) -> None:
+        """Take the keys away; harmless when called again."""
+        while self._bound:
+            provider, ours, before = self._bound.pop()
+            for key, call in ours.items():
+                if provider.keymap.get(key) is not call:
+                    continue  # somebody bound it anew
+                if key in before:
+                    provider.keymap[key] = before[key]
+                else:
+                    del provider.keymap[key]
+
+
+def _of_provider(call: Callable[[], Any]) -> Callable[[Any], None]:
+    def pressed(provider: Any) -> None:
+        call()
+
+    return pressed

@@ -1,0 +1,400 @@
+"""The review of one labels layer: its session, its files and its helper process."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_volseg.config import InstancesConfig
+from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box
+from napari_volseg.review import (
+    Edit,
+    Helper,
+    Review,
+    ReviewFolder,
+    Step,
+    difference,
+    measure_instances,
+    place_pieces,
+)
+from napari_volseg.widgets.connections import Connections
+from napari_volseg.widgets.layers import METADATA_KEY
+from napari_volseg.widgets.preferences import autosave_minutes
+from napari_volseg.widgets.reviewopening import Opened
+from napari_volseg.widgets.strokes import stroke_voxels
+from napari_volseg.widgets.threads import in_thread
+
+__all__ = ["Reviewing"]
+
+_SETTLE_MS = 60
+_reviews: weakref.WeakKeyDictionary[Labels, Opened] = weakref.WeakKeyDictionary()
+"""Reviews of layers that still exist, so that a dock finds them again."""
+
+
+class Reviewing(QObject):
+    """Edits a layer, keeps its table true and saves what is done.
+
+    Work that takes long is done in the helper process; one at a time.
+    """
+
+    changed = Signal()
+    """The table, the labels or the statuses changed."""
+    busy_changed = Signal()
+    failed = Signal(str)
+    told = Signal(str)
+    """Something that is no error."""
+    outdated = Signal()
+    """The layer got other data, so that this review is over."""
+
+    def __init__(
+        self, layer: Labels, opened: Opened, helper: Helper, dock: Any
+    ) -> None:
+        super().__init__(dock)
+        self.layer = layer
+        self.review: Review = opened.review
+        self.maps: Sequence[Any] | None = opened.maps
+        self.folder: ReviewFolder | None = opened.folder
+        self.busy = ""
+        """What is being worked on, empty when nothing is."""
+        self._helper = helper
+        self._is_dirty = False
+        self._is_closed = False
+        self._is_measuring = False
+        self._connections = Connections(dock)
+        self._connections.add(layer.events.paint, self._take_stroke)
+        self._connections.add(layer.events.data, self._lose_data)
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(_SETTLE_MS)
+        self._later.timeout.connect(self._measure)
+        self._autosave = QTimer(self)
+        self._autosave.timeout.connect(self.save)
+        if minutes := autosave_minutes():
+            self._autosave.start(minutes * 60_000)
+        _reviews[layer] = opened
+        self._show_table()
+        if self.review.pending:
+            self._later.start()
+
+    @staticmethod
+    def known(layer: Labels) -> Opened | None:
+        """Return the review of a layer that another dock began in this session."""
+        opened = _reviews.get(layer)
+        is_same = opened is not None and opened.review.labels_ZYX is layer.data
+        return opened if is_same else None
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether there is nothing to save."""
+        return not self._is_dirty
+
+    def merge(self, ids: Sequence[int]) -> None:
+        """Join instances."""
+        self._at_once(lambda: self.review.merge(ids))
+
+    def delete(self, ids: Sequence[int]) -> None:
+        """Make instances background."""
+        self._at_once(lambda: self.review.delete(ids))
+
+    def say(self, ids: Sequence[int], status: Any) -> None:
+        """Set a status."""
+        self._at_once(lambda: self.review.say(ids, status))
+
+    def undo(self) -> None:
+        """Take back the last step."""
+        self._travel(self.review.undo, "taken back")
+
+    def redo(self) -> None:
+        """Do the step again that was taken back last."""
+        self._travel(self.review.redo, "done again")
+
+    def split(self, label: int, **marks: NDArray[np.float64]) -> None:
+        """Split an instance between points, or along a line in one slice.
+
+        Parameters
+        ----------
+        marks
+            ``points`` (N, 3), or ``line`` (N, 3) whose first point names the slice;
+            in voxels of the layer.
+        """
+        box = self._box(label)
+        if box is None:
+            return
+        before = self.review.labels_ZYX[box.slices].copy()
+        options: dict[str, Any] = {"voxel_size": self.review.voxel_size}
+        if "line" in marks:
+            z = round(float(marks["line"][0, 0])) - box.start[0]
+            if not 0 <= z < box.shape[0]:
+                self.failed.emit("the line lies in a slice without the instance")
+                return
+            options["slice"] = z
+            given = {"line": marks["line"][:, 1:] - np.array(box.start[1:])}
+        else:
+            given = {"points": marks["points"] - np.array(box.start)}
+
+        def work() -> Edit:
+            arrays = {"object": before == label, **given, **self._crops(box)}
+            pieces = self._helper.ask("split", arrays, options)[0]["pieces"]
+            first = self.review.first_free
+            return place_pieces("split", box, before, pieces, [label], first)
+
+        self._compute("splitting", work)
+
+    def reshape(
+        self, kind: str, ids: Sequence[int], threshold: float, reach: int
+    ) -> None:
+        """Grow or shrink instances to the mask, or fill their holes.
+
+        Parameters
+        ----------
+        kind
+            ``grow``, ``shrink`` or ``fill``.
+        threshold
+            Mask, 0 to 1, above which a voxel belongs to an instance.
+        reach
+            Voxels that an instance may grow.
+        """
+        shape = self.review.labels_ZYX.shape
+        halo = (reach,) * 3 if kind == "grow" else (0, 0, 0)
+        found = [(label, self._box(label)) for label in ids]
+        crops = [
+            (label, grown, self.review.labels_ZYX[grown.slices].copy())
+            for label, box in found
+            if box is not None
+            for grown in [box.grow(halo, shape)]
+        ]
+        options = {"threshold": threshold, "reach": reach}
+
+        def work() -> Edit:
+            patches: list[Any] = []
+            for label, box, before in crops:
+                arrays = {"object": before == label, "free": before == 0}
+                if kind != "fill":
+                    arrays |= self._crops(box)
+                after = self._helper.ask(kind, arrays, options)[0]["object"]
+                mine = (before == label) | ((before == 0) & after)
+                new = np.where(mine, np.where(after, label, 0), before)
+                edit = difference(kind, box, before, new.astype(before.dtype))
+                patches += edit.patches
+            return Edit(kind, tuple(label for label, _, _ in crops), tuple(patches))
+
+        self._compute(f"{kind}ing" if kind != "shrink" else "shrinking", work)
+
+    def segment(self, ids: Sequence[int], margin: int, config: InstancesConfig) -> None:
+        """Replace instances by what other thresholds make of a box around them.
+
+        Parameters
+        ----------
+        margin
+            Voxels by which the box reaches beyond them.
+        """
+        try:
+            box = self.review.box_around(ids)
+        except DataError as error:
+            self.failed.emit(str(error))
+            return
+        box = box.grow((margin,) * 3, self.review.labels_ZYX.shape)
+        before = self.review.labels_ZYX[box.slices].copy()
+        owners = [label for label in ids if (before == label).any()]
+        first = self.review.first_free
+
+        def work() -> Edit:
+            free = before == 0
+            for owner in owners:
+                free |= before == owner
+            options = {"config": config.model_dump(mode="json")}
+            arrays = {"free": free, **self._crops(box)}
+            pieces = self._helper.ask("segment", arrays, options)[0]["pieces"]
+            return place_pieces("segment", box, before, pieces, owners, first)
+
+        self._compute("segmenting", work)
+
+    def save(self) -> None:
+        """Save in a thread; the dock says when that fails."""
+        if self.folder is None or not self._is_dirty:
+            return
+        saved, self._is_dirty = self.review.snapshot(), False
+
+        def done(_: Any) -> None:
+            self.review.trim()
+
+        def lose(message: str) -> None:
+            self._is_dirty = True
+            self.failed.emit(message)
+
+        in_thread(partial(self.folder.save, saved), done, lose, self)
+
+    def close(self) -> None:
+        """Save at once and let go of the layer; safe to call again."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._connections.close()
+        self._later.stop()
+        self._autosave.stop()
+        if self.folder is not None:
+            try:
+                if self._is_dirty:
+                    self.folder.save(self.review.snapshot())
+            except DataError:
+                pass  # said at the autosave before; the layer still has everything
+            self.folder.release()
+
+    def _crops(self, box: Box) -> dict[str, NDArray[np.uint8]]:
+        """Return the maps of a box; none when there are none. Call it in a thread."""
+        if self.maps is None:
+            return {}
+        return {"maps": np.stack([np.asarray(m[box.slices]) for m in self.maps])}
+
+    def _box(self, label: int) -> Box | None:
+        try:
+            return self.review.box(label)
+        except DataError as error:
+            self.failed.emit(str(error))
+            return None
+
+    def _at_once(self, do: Callable[[], Step]) -> None:
+        if self.busy:
+            self.failed.emit(f"wait: {self.busy} is still at work")
+            return
+        try:
+            step = do()
+        except DataError as error:
+            self.failed.emit(str(error))
+            return
+        self._refresh(step)
+
+    def _travel(self, move: Callable[[], tuple[Step | None, int]], words: str) -> None:
+        if self.busy:
+            self.failed.emit(f"wait: {self.busy} is still at work")
+            return
+        step, n_left = move()
+        if step is None:
+            return
+        self._refresh(step)
+        text = f"{step.words} {words}"
+        if n_left:
+            text += f"; {n_left} voxels that were painted since stayed as they are"
+        self.told.emit(f"{text[:1].upper()}{text[1:]}.")
+
+    def _compute(self, words: str, work: Callable[[], Edit]) -> None:
+        if self.busy:
+            self.failed.emit(f"wait: {self.busy} is still at work")
+            return
+        self._set_busy(words)
+
+        def take(edit: Edit) -> None:
+            self._set_busy("")
+            if not edit.patches:
+                self.told.emit("Nothing changed.")
+                return
+            self._refresh(self.review.do(edit, dict.fromkeys(edit.ids, "corrected")))
+
+        def lose(message: str) -> None:
+            self._set_busy("")
+            self.failed.emit(message)
+
+        in_thread(work, self._unless_closed(take), self._unless_closed(lose), self)
+
+    def _unless_closed(self, call: Callable[[Any], None]) -> Callable[[Any], None]:
+        return lambda answer: None if self._is_closed else call(answer)
+
+    def _set_busy(self, words: str) -> None:
+        self.busy = words
+        self.busy_changed.emit()
+
+    def _refresh(self, step: Step) -> None:
+        """Show what a step changed."""
+        self._is_dirty = True
+        if step.edit.patches:
+            self.layer.metadata.setdefault(METADATA_KEY, {})["edited"] = True
+            self.layer.refresh()
+            self._later.start()
+        else:
+            self._show_table()
+
+    def _take_stroke(self, event: Any) -> None:
+        """Note what the user painted with napari's tools."""
+        for voxels, old, new in stroke_voxels(event.value, self.layer.data.shape):
+            self.review.note_stroke(voxels, old, new)
+            self._is_dirty = True
+        self._later.start()
+
+    def _lose_data(self, event: object = None) -> None:
+        if self.layer.data is not self.review.labels_ZYX:
+            _reviews.pop(self.layer, None)
+            self.outdated.emit()
+
+    def _measure(self) -> None:
+        """Measure again what changed, in a thread."""
+        if self._is_measuring or not self.review.pending:
+            return
+        self._is_measuring = True
+        pending = self.review.take_pending()
+        work = partial(
+            measure_instances,
+            self.review.labels_ZYX,
+            self.maps,
+            pending,
+            self.review.voxel_size,
+        )
+
+        def take(rows: Mapping[str, NDArray[Any]]) -> None:
+            self._is_measuring = False
+            self.review.take_rows(rows, pending)
+            self._show_table()
+            if self.review.pending:
+                self._later.start()
+
+        def lose(message: str) -> None:
+            self._is_measuring = False
+            self.failed.emit(message)
+
+        in_thread(work, self._unless_closed(take), self._unless_closed(lose), self)
+
+    def _show_table(self) -> None:
+        """Give napari's Features table the same rows, and tell the dock."""
+        import pandas  # imported by napari itself when it shows features
+
+        table = {**self.review.table, "status": self.statuses()}
+        self.layer.features = pandas.DataFrame(table)
+        self.changed.emit()
+
+    def statuses(self) -> NDArray[Any]:
+        """Return the status of every row of the table."""
+        index = self.review.table["index"]
+        column = np.full(len(index), "todo", "<U9")
+        marks = self.review.marks
+        ids = np.fromiter(marks, np.int64, len(marks))
+        is_there = np.isin(ids, index)
+        names = np.array([m.status for m in marks.values()], column.dtype)
+        column[np.searchsorted(index, ids[is_there])] = names[is_there]
+        return column
+
+    def mark_columns(self) -> dict[str, NDArray[Any]]:
+        """Return status, author and time of every row, for a file."""
+        index = self.review.table["index"].tolist()
+        marks = [self.review.marks.get(label) for label in index]
+        return {
+            "status": self.statuses(),
+            "author": np.array([m.author if m else "" for m in marks], str),
+            "time": np.array([m.time if m else "" for m in marks], str),
+        }
+
+    def ids_at(self, places: Iterable[Sequence[int]]) -> list[int]:
+        """Return the instances at some voxels."""
+        shape = self.review.labels_ZYX.shape
+        found = {
+            int(self.review.labels_ZYX[tuple(place)])
+            for place in places
+            if all(0 <= p < n for p, n in zip(place, shape, strict=True))
+        }
+        return sorted(found - {0})

@@ -1,0 +1,209 @@
+"""Begin the review of a labels layer: its copy, its table and what was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels
+from numpy.typing import NDArray
+
+from napari_volseg.errors import DataError
+from napari_volseg.review import Helper, Review, ReviewFolder, fingerprint
+from napari_volseg.runs.naming import safe_name
+from napari_volseg.volume import VoxelSize
+from napari_volseg.widgets.layers import (
+    METADATA_KEY,
+    labels_array,
+    placement,
+    plain,
+    voxel_size,
+)
+from napari_volseg.widgets.outputs import MAPS, role_of
+from napari_volseg.widgets.predictions import shown_predictions
+from napari_volseg.widgets.preferences import runs_dir
+
+__all__ = ["Opened", "Request", "is_ours", "make_copy", "open_review", "request_for"]
+
+_REVIEWED = "reviewed"
+_COLUMNS = ("index", "voxels", "z_start", "x_stop", "surface_um2", "boundary_inside")
+
+
+_TOP = 2**22
+"""Of larger ids, voxels are not counted to compare them with a table."""
+
+
+@dataclass
+class Opened:
+    """A review that can begin."""
+
+    review: Review
+    maps: Sequence[Any] | None
+    """Mask, boundary and distance; lazy or not."""
+    folder: ReviewFolder | None
+    """Where it is saved; None while another window saves there."""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `open_review` needs, read from layers on the GUI thread."""
+
+    labels_ZYX: Any
+    maps: Sequence[Any] | None
+    voxel_size: VoxelSize
+    table: dict[str, NDArray[Any]] | None
+    place: Path
+    """The folder in which the reviews of such layers lie."""
+    name: str
+
+
+def is_ours(layer: Labels) -> bool:
+    """Return whether the review may edit a layer in place."""
+    is_made = role_of(layer) in ("instances", _REVIEWED)
+    data = layer.data
+    is_array = isinstance(data, np.ndarray) and bool(data.flags.writeable)
+    return is_made and is_array and data.ndim == 3 and data.dtype.kind in "iu"
+
+
+def make_copy(layer: Labels) -> Callable[[], Labels]:
+    """Return what copies a layer that is not ours; call that in a thread.
+
+    Raises
+    ------
+    DataError
+        If the layer holds no labels of a volume.
+    """
+    data, place, name = labels_array(layer), placement(layer), str(layer.name)
+    origin = dict(layer.metadata.get(METADATA_KEY) or {})
+    origin = {k: v for k, v in origin.items() if k in ("prediction", "model", "image")}
+
+    def copy() -> Labels:
+        array = np.array(data)
+        if array.dtype == bool:
+            array = array.astype(np.int32)
+        if array.size and array.min() < 0:
+            raise DataError(
+                f"'{name}' has negative ids: ids of instances are above zero"
+            )
+        return Labels(
+            array,
+            name=f"{name} (review)",
+            opacity=0.5,
+            metadata={METADATA_KEY: {**origin, "role": _REVIEWED, "of": name}},
+            **place.layer_options(),
+        )
+
+    return copy
+
+
+def request_for(viewer: Any, layer: Labels) -> Request:
+    """Read what there is to know of a layer of ours.
+
+    Raises
+    ------
+    DataError
+        If its units are no lengths.
+    """
+    origin = layer.metadata.get(METADATA_KEY) or {}
+    key = origin.get("prediction")
+    is_predicted = origin.get("role") == "instances" and key is not None
+    place = Path(str(key)) if is_predicted else runs_dir() / "reviews"
+    of = str(origin.get("of", layer.name))
+    return Request(
+        layer.data,
+        _find_maps(viewer, layer, key),
+        voxel_size(layer),
+        _table_of(layer) if is_predicted and not origin.get("edited") else None,
+        place if place.is_dir() or not is_predicted else runs_dir() / "reviews",
+        "review" if is_predicted else safe_name(of),
+    )
+
+
+def open_review(request: Request, helper: Helper) -> Opened:
+    """Read everything and take up what was saved; call it in a thread.
+
+    Raises
+    ------
+    DataError
+        If the table cannot be made.
+    """
+    labels_ZYX = request.labels_ZYX
+    base = fingerprint(labels_ZYX)
+    folder = ReviewFolder(request.place / f"{request.name}-{base}", base)
+    message, saved = "", None
+    if folder.acquire():
+        try:
+            saved = folder.load()
+        except DataError as error:
+            folder.release()
+            message, folder = f"{error}. Nothing is saved meanwhile.", None  # type: ignore[assignment]
+    else:
+        message = (
+            "Another window reviews these instances and saves there; what is done "
+            "here is not saved."
+        )
+        folder = None  # type: ignore[assignment]
+    table = request.table
+    if table is None or not _describes(table, labels_ZYX):
+        table = _measure(request, helper)
+    review = Review(labels_ZYX, table, request.voxel_size)
+    if saved is not None and (saved.steps or saved.marks or saved.strokes.size):
+        review.restore(saved)
+        message = (
+            f"Taken up from the last time: {len(saved.steps)} steps, "
+            f"{len(saved.marks)} instances with a status."
+        )
+    return Opened(review, request.maps, folder, message)
+
+
+def _describes(table: dict[str, NDArray[Any]], labels_ZYX: Any) -> bool:
+    """Return whether a table has every instance with its size."""
+    index = table["index"]
+    top = int(index.max(initial=0))
+    if top > _TOP:
+        return False
+    sizes = np.zeros(top + 1, np.int64)
+    for plane in labels_ZYX:
+        if int(plane.max(initial=0)) > top:
+            return False
+        sizes += np.bincount(plane.ravel(), minlength=top + 1)
+    sizes[0] = 0
+    expected = np.zeros(top + 1, np.int64)
+    expected[index] = table["voxels"]
+    return bool((sizes == expected).all())
+
+
+def _measure(request: Request, helper: Helper) -> dict[str, NDArray[Any]]:
+    arrays = {"labels": np.asarray(request.labels_ZYX)}
+    if request.maps is not None:
+        arrays["maps"] = np.stack([np.asarray(m) for m in request.maps[:2]])
+    return helper.ask("table", arrays, {"voxel_size": request.voxel_size})[0]
+
+
+def _find_maps(viewer: Any, layer: Labels, key: object) -> Sequence[Any] | None:
+    """Return the maps of the same prediction, else those that cover the same voxels."""
+    shown = shown_predictions(viewer)
+    for each in sorted(shown, key=lambda p: p.key != str(key)):
+        mask = each.layers[next(iter(MAPS))]
+        fits = tuple(mask.data.shape) == tuple(layer.data.shape)
+        if fits and not placement(mask).differences(placement(plain(layer))):
+            return each.maps
+    return None
+
+
+def _table_of(layer: Labels) -> dict[str, NDArray[Any]] | None:
+    """Return the table that came with a prediction, if it is complete."""
+    features = layer.features
+    if not set(_COLUMNS) <= set(features.columns):
+        return None
+    table = {str(name): features[name].to_numpy() for name in features.columns}
+    table.pop("status", None)
+    index = table["index"].astype(np.int64)
+    if len(index) and (np.diff(index) <= 0).any():
+        return None
+    table["touches_border"] = table["touches_border"].astype(bool)
+    return {**table, "index": index}

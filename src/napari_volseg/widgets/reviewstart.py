@@ -1,0 +1,112 @@
+"""Begin a review: copy what is not ours, read and measure in a thread."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from napari.layers import Labels
+from qtpy.QtCore import QObject, Signal
+
+from napari_volseg.errors import DataError
+from napari_volseg.review import Helper
+from napari_volseg.widgets.layers import plain
+from napari_volseg.widgets.outputs import add_layer
+from napari_volseg.widgets.reviewing import Reviewing
+from napari_volseg.widgets.reviewopening import (
+    Opened,
+    is_ours,
+    make_copy,
+    open_review,
+    request_for,
+)
+from napari_volseg.widgets.threads import in_thread
+
+__all__ = ["Starter"]
+
+
+class Starter(QObject):
+    """Opens the review of one layer at a time."""
+
+    opened = Signal(object, object)
+    """The layer that may be edited, and its `Opened`."""
+    copied = Signal(object)
+    """The copy that was added for a layer that is not ours."""
+    told = Signal(str)
+    failed = Signal(str)
+    changed = Signal()
+    """Whether something is being opened."""
+
+    def __init__(self, viewer: Any, helper: Helper, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._helper = helper
+        self._note = ""
+        self.is_busy = False
+
+    def start(self, layer: Labels) -> None:
+        """Open a layer; does nothing while another is being opened."""
+        if self.is_busy:
+            return
+        try:
+            if is_ours(layer):
+                self._open(layer)
+                return
+            copy = make_copy(layer)
+        except DataError as error:
+            self.failed.emit(str(error))
+            return
+        self._set_busy(True, "Copying the labels…")
+        in_thread(copy, partial(self._take_copy, layer), self._give_up, self)
+
+    def _take_copy(self, original: Labels, copy: Labels) -> None:
+        self._set_busy(False)
+        add_layer(self._viewer, copy)
+        original.visible = False
+        self._note = (
+            f"'{original.name}' stays as it is; the review edits the copy "
+            f"'{copy.name}'. "
+        )
+        self.copied.emit(copy)
+        try:
+            self._open(copy)
+        except DataError as error:
+            self.failed.emit(str(error))
+
+    def _open(self, layer: Labels) -> None:
+        """Open a layer of ours, in a thread unless its review is known."""
+        known = Reviewing.known(layer)
+        if known is not None:
+            if known.folder is not None and not known.folder.acquire():
+                known.folder = None
+            self.opened.emit(layer, known)
+            return
+        request = request_for(self._viewer, layer)
+        layer.editable = False
+        self._set_busy(True, "Reading and measuring the instances…")
+
+        def take(opened: Opened) -> None:
+            layer.editable = True
+            self._set_busy(False)
+            if layer not in map(plain, self._viewer.layers):
+                if opened.folder is not None:
+                    opened.folder.release()
+                return
+            opened.message, self._note = f"{self._note}{opened.message}".strip(), ""
+            self.opened.emit(layer, opened)
+
+        def lose(message: str) -> None:
+            layer.editable = True
+            self._give_up(message)
+
+        work = partial(open_review, request, self._helper)
+        in_thread(work, take, lose, self)
+
+    def _give_up(self, message: str) -> None:
+        self._set_busy(False)
+        self.failed.emit(message)
+
+    def _set_busy(self, is_busy: bool, words: str = "") -> None:
+        self.is_busy = is_busy
+        self.told.emit(words)
+        self.changed.emit()

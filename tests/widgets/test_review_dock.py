@@ -1,0 +1,488 @@
+"""The Review dock driven by hand, with its real helper process."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_volseg.geometry import Box
+from napari_volseg.review import add_doubt, measure_instances
+from napari_volseg.widgets.actions import open_dock
+from napari_volseg.widgets.layers import METADATA_KEY, placement
+from napari_volseg.widgets.outputs import add_instances, add_maps
+from napari_volseg.widgets.review import ReviewWidget
+from napari_volseg.widgets.viewers import camera_of
+
+SHAPE = (12, 40, 60)
+
+
+def make_instances() -> np.ndarray:
+    """Four blocks: 1 and 2 touch, 3 is two objects with a waist, 4 has a hole."""
+    labels = np.zeros(SHAPE, np.int32)
+    labels[2:10, 4:16, 4:12] = 1
+    labels[2:10, 4:16, 12:22] = 2
+    labels[2:10, 22:34, 4:16] = 3
+    labels[2:10, 22:34, 22:34] = 3
+    labels[4:8, 26:30, 16:22] = 3
+    labels[2:10, 4:16, 40:52] = 4
+    labels[5, 9, 45] = 0
+    return labels
+
+
+def make_maps(labels: np.ndarray) -> np.ndarray:
+    maps = np.zeros((3, *labels.shape), np.uint8)
+    maps[0][labels > 0] = 250
+    maps[2][labels > 0] = 120
+    maps[1, 2:10, 22:34, 19] = 250
+    maps[0, 2:10, 16:18, 40:52] = 200  # what instance 4 misses
+    return maps
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "prediction"
+    folder.mkdir()
+    return folder
+
+
+def show(viewer: Any, folder: Path) -> Any:
+    """Show a prediction as the Predict dock does."""
+    labels = make_instances()
+    image = viewer.add_image(
+        labels.astype(np.uint8) * 40, name="em", scale=(30, 8, 8), units=("nm",) * 3
+    )
+    place, origin = placement(image), {"prediction": str(folder), "image": "em"}
+    maps = make_maps(labels)
+    add_maps(viewer, maps, place, "em · ", origin)
+    layer = add_instances(viewer, labels, place, "em · ", origin)
+    boxes = {label: Box.whole(SHAPE) for label in (1, 2, 3, 4)}
+    rows = measure_instances(labels, list(maps), boxes, (30, 8, 8))
+    layer.features = pandas.DataFrame(add_doubt(rows))
+    return layer
+
+
+def begin(viewer: Any, layer: Any, qtbot: Any) -> ReviewWidget:
+    dock: ReviewWidget = open_dock(viewer, "Review")
+    dock.labels.set_layer(layer)
+    click(dock.begin, qtbot)
+    qtbot.waitUntil(lambda: dock._reviewing is not None, timeout=60_000)
+    return dock
+
+
+def click(button: Any, qtbot: Any) -> None:
+    assert button.isEnabled(), button.toolTip()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def press(dock: ReviewWidget, name: str, qtbot: Any) -> None:
+    click(dock.buttons.buttons[name], qtbot)
+    settle(dock, qtbot)
+
+
+def settle(dock: ReviewWidget, qtbot: Any) -> None:
+    """Wait until nothing is computed and the table is true."""
+
+    def is_settled() -> bool:
+        reviewing = dock._reviewing
+        return reviewing is not None and not (
+            reviewing.busy or reviewing.review.pending or reviewing._is_measuring
+        )
+
+    qtbot.waitUntil(is_settled, timeout=60_000)
+
+
+def ids(dock: ReviewWidget) -> list[int]:
+    return sorted(dock.table.listed())
+
+
+def type_key(viewer: Any, key: str) -> None:
+    """Press a key on the canvas."""
+    from napari.utils.key_bindings import KeymapHandler
+
+    handler = KeymapHandler()
+    active = viewer.layers.selection.active
+    providers = [active, viewer] if active is not None else [viewer]
+    handler.keymap_providers = [getattr(p, "__wrapped__", p) for p in providers]
+    assert handler.press_key(key)
+
+
+@pytest.fixture
+def layer(viewer: Any, folder: Path) -> Any:
+    return show(viewer, folder)
+
+
+@pytest.fixture
+def dock(viewer: Any, layer: Any, qtbot: Any) -> ReviewWidget:
+    return begin(viewer, layer, qtbot)
+
+
+def test_instances_are_listed_and_lead_to_their_place(
+    dock: ReviewWidget, viewer: Any, layer: Any
+) -> None:
+    assert ids(dock) == [1, 2, 3, 4]
+    assert dock.summary.text().startswith("4 instances")
+    assert layer.features["index"].tolist() == [1, 2, 3, 4]
+    assert layer.features["status"].tolist() == ["todo"] * 4
+    dock.table.selectRow(dock.table.listed().index(4))
+    world = layer.data_to_world((5.5, 9.5, 45.5))
+    np.testing.assert_allclose(camera_of(viewer).center[-2:], world[-2:], atol=9)
+    assert layer.selected_label == 4
+
+
+def test_keys_judge_and_go_on_to_the_next_doubtful(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    dock.filter.doubt.setValue(0.0)
+    type_key(viewer, "N")
+    first = dock.table.chosen()
+    type_key(viewer, "A")
+    assert layer.features["status"].tolist().count("accepted") == 1
+    type_key(viewer, "N")
+    second = dock.table.chosen()
+    assert second != first
+    type_key(viewer, "R")
+    type_key(viewer, "Shift-N")
+    assert dock.table.chosen() not in (first, second)
+    assert dock.bar.value() == 2
+    mark = dock._reviewing.review.marks[first[0]]  # type: ignore[union-attr]
+    assert (mark.status, bool(mark.author), mark.time[:2]) == ("accepted", True, "20")
+    type_key(viewer, "U")
+    assert dock.bar.value() == 1
+    type_key(viewer, "Shift-U")
+    assert dock.bar.value() == 2
+
+
+def test_filters_and_sorting(dock: ReviewWidget) -> None:
+    dock.table.choose([2])
+    dock._say("rejected")
+    keys = [dock.filter.shown.itemData(i) for i in range(dock.filter.shown.count())]
+    dock.filter.shown.setCurrentIndex(keys.index("rejected"))
+    assert ids(dock) == [2]
+    dock.filter.shown.setCurrentIndex(0)
+    dock.filter.text.setText("todo")
+    assert ids(dock) == [1, 3, 4]
+    dock.filter.text.setText("4")
+    assert ids(dock) == [4]
+    dock.filter.text.clear()
+    dock.table.sort_by("voxels", descending=False)
+    assert dock.table.listed()[-1] == 3
+    dock.table.sort_by("voxels", descending=True)
+    assert dock.table.listed()[0] == 3
+
+
+def test_merging_deleting_and_taking_back(
+    dock: ReviewWidget, layer: Any, qtbot: Any
+) -> None:
+    before = layer.data.copy()
+    dock.table.choose([1, 2])
+    dock._tidy()
+    press(dock, "merge", qtbot)
+    assert ids(dock) == [2, 3, 4]
+    assert (layer.data[before == 1] == 2).all()
+    assert dock._reviewing is not None
+    assert dock._reviewing.review.status(2) == "corrected"
+    dock.table.choose([4])
+    dock._tidy()
+    press(dock, "delete", qtbot)
+    assert ids(dock) == [2, 3]
+    assert "delete 4" in dock.buttons.buttons["undo"].toolTip()
+    press(dock, "undo", qtbot)
+    press(dock, "undo", qtbot)
+    assert (layer.data == before).all()
+    assert ids(dock) == [1, 2, 3, 4]
+    assert not dock.buttons.buttons["undo"].isEnabled()
+    press(dock, "redo", qtbot)
+    assert ids(dock) == [2, 3, 4]
+    assert layer.metadata[METADATA_KEY]["edited"]
+
+
+def test_splitting_between_points(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    before = layer.data.copy()
+    dock.table.choose([3])
+    dock._tidy()
+    type_key(viewer, "S")
+    points = viewer.layers["volseg: split"]
+    points.add([5, 28, 8])
+    type_key(viewer, "S")
+    assert "two parts" in dock.message.text()
+    points.add([5, 28, 28])
+    type_key(viewer, "S")
+    settle(dock, qtbot)
+    assert "volseg: split" not in viewer.layers
+    assert ids(dock) == [1, 2, 3, 4, 5]
+    x = np.indices(SHAPE)[2]
+    left, right = layer.data[5, 28, 8], layer.data[5, 28, 28]
+    assert {left, right} == {3, 5}
+    # The maps have a boundary at x = 19, between the two.
+    assert (layer.data[(before == 3) & (x < 19)] == left).all()
+    assert (layer.data[(before == 3) & (x > 19)] == right).all()
+    assert (layer.data == before)[before != 3].all()
+    press(dock, "undo", qtbot)
+    assert (layer.data == before).all()
+
+
+def test_splitting_along_a_line(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    before = layer.data.copy()
+    dock.table.choose([4])
+    dock._tidy()
+    dock.splitter.way.setCurrentIndex(1)
+    type_key(viewer, "S")
+    line = np.array([[6, 2, 46], [6, 18, 46]], float)
+    viewer.layers["volseg: split"].add(line, shape_type="path")
+    settle(dock, qtbot)
+    qtbot.waitUntil(lambda: ids(dock) == [1, 2, 3, 4, 5], timeout=20_000)
+    assert layer.data[6, 6, 42] != layer.data[6, 6, 50]
+    assert ((layer.data > 0) == (before > 0)).all()
+    assert "volseg: split" not in viewer.layers
+
+
+def test_a_line_beside_the_instance_says_so(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    before = layer.data.copy()
+    dock.table.choose([4])
+    dock.splitter.way.setCurrentIndex(1)
+    dock._split()
+    line = np.array([[6, 30, 46], [6, 38, 46]], float)
+    viewer.layers["volseg: split"].add(line, shape_type="path")
+    settle(dock, qtbot)
+    assert "does not cross" in dock.message.text()
+    assert (layer.data == before).all()
+
+
+def test_a_split_is_cancelled_by_its_button_or_by_removing_the_layer(
+    dock: ReviewWidget, viewer: Any, qtbot: Any
+) -> None:
+    dock.table.choose([3])
+    dock._split()
+    click(dock.splitter.cancel_button, qtbot)
+    assert "volseg: split" not in viewer.layers
+    dock._split()
+    viewer.layers.remove("volseg: split")
+    assert not dock.splitter.is_active
+    assert "points that are set" not in dock.buttons.buttons["split"].toolTip()
+
+
+def test_outlines_follow_the_mask(dock: ReviewWidget, layer: Any, qtbot: Any) -> None:
+    before = layer.data.copy()
+    dock.table.choose([4])
+    dock._tidy()
+    click(dock.reshape.buttons["fill"], qtbot)
+    settle(dock, qtbot)
+    assert layer.data[5, 9, 45] == 4
+    assert (layer.data != before).sum() == 1
+    click(dock.reshape.buttons["grow"], qtbot)
+    settle(dock, qtbot)
+    assert (layer.data[2:10, 16:18, 40:52] == 4).all()
+    dock.reshape.threshold.setValue(0.9)
+    click(dock.reshape.buttons["shrink"], qtbot)
+    settle(dock, qtbot)
+    assert not layer.data[2:10, 16:18, 40:52].any()
+    for _ in range(3):
+        press(dock, "undo", qtbot)
+    assert (layer.data == before).all()
+
+
+def test_a_box_is_segmented_again(dock: ReviewWidget, layer: Any, qtbot: Any) -> None:
+    before = layer.data.copy()
+    dock.table.choose([1, 2])
+    dock._tidy()
+    dock.reshape.margin.setValue(1)
+    click(dock.reshape.segment, qtbot)
+    settle(dock, qtbot)
+    # The maps say nothing of what divides 1 and 2.
+    assert len(np.unique(layer.data[before == 1])) == 1
+    assert layer.data[5, 8, 8] == layer.data[5, 8, 16] == 2
+    assert (layer.data == before)[before > 2].all()
+    press(dock, "undo", qtbot)
+    assert (layer.data == before).all()
+
+
+def test_painting_is_noted_and_outlives_undo(
+    dock: ReviewWidget, layer: Any, qtbot: Any
+) -> None:
+    dock.table.choose([1])
+    dock._tidy()
+    press(dock, "delete", qtbot)
+    layer.brush_size = 3
+    layer.paint((5, 8, 8), 4)
+    settle(dock, qtbot)
+    painted = layer.data == 4
+    assert dock._reviewing is not None
+    assert dock._reviewing.review.status(4) == "corrected"
+    assert layer.features["voxels"].tolist()[-1] == painted.sum()
+    press(dock, "undo", qtbot)
+    assert "painted since stayed" in dock.message.text()
+    assert (layer.data[painted] == 4).all()
+    assert layer.data[5, 8, 11] == 1
+
+
+def test_a_layer_of_the_user_is_copied(viewer: Any, qtbot: Any, runs_dir: Path) -> None:
+    modules = set(sys.modules)
+    mine = viewer.add_labels(make_instances().astype(np.uint8), name="mine")
+    before = mine.data.copy()
+    dock = begin(viewer, mine, qtbot)
+    copy = viewer.layers["mine (review)"]
+    assert "'mine' stays as it is" in dock.message.text()
+    dock.table.choose([1])
+    dock._tidy()
+    assert "no maps" in dock.reshape.buttons["grow"].toolTip()
+    press(dock, "delete", qtbot)
+    assert (mine.data == before).all()
+    assert not (copy.data == 1).any()
+    click(dock.files.save, qtbot)
+    assert not {"torch", "cc3d", "fastremap"} & (set(sys.modules) - modules)
+    qtbot.waitUntil(lambda: any(runs_dir.rglob("review.json")), timeout=20_000)
+
+
+def test_bad_labels_are_refused_in_words(viewer: Any, qtbot: Any) -> None:
+    flat = viewer.add_labels(np.ones((5, 5), np.int32), name="flat")
+    dock = open_dock(viewer, "Review")
+    dock.labels.set_layer(flat)
+    click(dock.begin, qtbot)
+    assert "'flat' has 2 axes" in dock.message.text()
+    negative = viewer.add_labels(np.full((3, 5, 5), -3, np.int32), name="negative")
+    dock.labels.set_layer(negative)
+    click(dock.begin, qtbot)
+    qtbot.waitUntil(lambda: "negative ids" in dock.message.text(), timeout=20_000)
+
+
+def test_a_review_goes_on_after_a_crash(
+    viewer: Any, folder: Path, qtbot: Any, make_napari_viewer_proxy: Callable[..., Any]
+) -> None:
+    layer = show(viewer, folder)
+    dock = begin(viewer, layer, qtbot)
+    dock.table.choose([1, 2])
+    dock._tidy()
+    press(dock, "merge", qtbot)
+    dock.table.choose([3])
+    dock._say("accepted")
+    layer.paint((5, 35, 50), 4)
+    settle(dock, qtbot)
+    assert dock._reviewing is not None
+    dock._reviewing.save()
+    qtbot.waitUntil(lambda: any(folder.rglob("review.json")), timeout=20_000)
+    qtbot.waitUntil(lambda: any(folder.rglob("strokes.npz")), timeout=20_000)
+    edited = layer.data.copy()
+    # The crash: nothing is said to the dock, and its lock is gone with the process.
+    dock._reviewing.folder.release()  # type: ignore[union-attr]
+    dock._reviewing.folder = None
+
+    other = make_napari_viewer_proxy()
+    again = show(other, folder)
+    reopened = begin(other, again, qtbot)
+    settle(reopened, qtbot)
+    assert "Taken up from the last time" in reopened.message.text()
+    assert (again.data == edited).all()
+    assert ids(reopened) == [2, 3, 4]
+    assert again.features["status"].tolist() == ["corrected", "accepted", "corrected"]
+
+
+def test_table_and_surfaces_are_written(
+    dock: ReviewWidget, tmp_path: Path, qtbot: Any
+) -> None:
+    dock.table.choose([1, 4])
+    dock._say("accepted")
+    dock.files.table_asked.emit(str(tmp_path / "t.csv"))
+    qtbot.waitUntil((tmp_path / "t.csv").exists, timeout=20_000)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["accepted", "todo", "todo", "accepted"]
+    assert rows[0]["author"]
+    dock.files.surfaces_asked.emit(str(tmp_path / "s.obj"))
+    qtbot.waitUntil((tmp_path / "s.obj").exists, timeout=60_000)
+    lines = (tmp_path / "s.obj").read_text().splitlines()
+    assert [line for line in lines if line[0] == "o"] == [
+        "o instance-1",
+        "o instance-4",
+    ]
+    corners = np.array([line.split()[1:] for line in lines if line[0] == "v"], float)
+    # x, y, z in nm; instance 4 ends at 52 voxels of 8 nm.
+    assert corners[:, 0].max() == pytest.approx(51.5 * 8)
+    qtbot.waitUntil(lambda: "2 surfaces written" in dock.message.text(), timeout=9_000)
+
+
+def test_two_windows_on_one_review(
+    dock: ReviewWidget, folder: Path, qtbot: Any, make_napari_viewer_proxy: Any
+) -> None:
+    other = make_napari_viewer_proxy()
+    second = begin(other, show(other, folder), qtbot)
+    assert "Another window reviews" in second.message.text()
+    assert second._reviewing is not None
+    assert second._reviewing.folder is None
+
+
+def test_closing_the_dock_saves_and_unbinds_and_reopening_goes_on(
+    dock: ReviewWidget, viewer: Any, layer: Any, folder: Path, qtbot: Any
+) -> None:
+    dock.table.choose([1])
+    dock._tidy()
+    press(dock, "delete", qtbot)
+    viewer.window.remove_dock_widget(dock)
+    dock.deleteLater()
+    qtbot.waitUntil(lambda: any(folder.rglob("review.json")), timeout=20_000)
+    qtbot.waitUntil(lambda: not layer.keymap, timeout=5_000)
+    assert not viewer.keymap
+    again = begin(viewer, layer, qtbot)
+    assert ids(again) == [2, 3, 4]
+    press(again, "undo", qtbot)
+    assert ids(again) == [1, 2, 3, 4]
+
+
+def test_new_data_or_a_removed_layer_end_the_review(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    layer.data = np.zeros(SHAPE, np.int32)
+    assert dock._reviewing is None
+    assert dock.begin.isVisibleTo(dock)
+    click(dock.begin, qtbot)
+    qtbot.waitUntil(lambda: dock._reviewing is not None, timeout=60_000)
+    assert dock.summary.text().startswith("0 instances")
+    viewer.layers.remove(layer)
+    assert dock._reviewing is None
+
+
+def test_a_helper_that_dies_is_told(dock: ReviewWidget, layer: Any, qtbot: Any) -> None:
+    before = layer.data.copy()
+    dock._helper._end()
+    dock._helper._command = [sys.executable, "-c", "raise SystemExit(7)"]
+    dock.table.choose([4])
+    dock._tidy()
+    click(dock.reshape.buttons["fill"], qtbot)
+    settle(dock, qtbot)
+    assert "code 7" in dock.message.text()
+    assert (layer.data == before).all()
+    assert dock.buttons.buttons["delete"].isEnabled()
+
+
+def test_a_hundred_thousand_rows_sort_and_filter(qtbot: Any) -> None:
+    from napari_volseg.widgets.instancetable import InstanceTable
+    from napari_volseg.widgets.reviewcolumns import COLUMNS
+
+    n = 100_000
+    table = {column.key: np.arange(n) % 977 for column in COLUMNS}
+    table |= {"index": np.arange(n), "status": np.full(n, "todo")}
+    view = InstanceTable(COLUMNS)
+    qtbot.addWidget(view)
+    view.set_table(table, table["voxels"] < 10)
+    view.sort_by("voxels", descending=True)
+    listed = np.array(view.listed())
+    assert len(listed) == int((table["voxels"] < 10).sum())
+    values = table["voxels"][listed]
+    assert (np.diff(values) <= 0).all()
+    # Equal rows stay in the order of their ids.
+    assert (np.diff(listed[values == 3]) > 0).all()
+    view.choose([977])
+    assert view.chosen() == [977]
