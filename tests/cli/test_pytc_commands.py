@@ -66,26 +66,39 @@ def test_a_training_command_trains_with_its_settings(settings, tmp_path, capsys)
         assert value == yaml.safe_load(text)
 
 
+def test_the_baseline_is_a_preset_too():
+    changed = load_config("hydra-lv", BASELINE.split())
+    baseline = load_config("hydra-lv-baseline")
+    assert baseline.description != changed.description
+    assert baseline == changed.model_copy(update={"description": baseline.description})
+
+
 def test_a_tutorial_that_is_not_there_leads_to_the_preset(failure):
     text = failure("train", "--config", "tutorials/hydra-lv.yaml")
     assert "a preset 'hydra-lv'" in text
 
 
-def _seed_commands() -> list[list[str]]:
+def _seed_commands(script: str) -> list[list[str]]:
     found = []
     for page in sorted(SEEDS.glob("*.txt")):
         text = page.read_text("utf-8").replace("\\\n", " ")
-        for line in re.findall(r"^python scripts/main\.py (.*)$", text, re.M):
+        for line in re.findall(rf"^python scripts/{script}\.py (.*)$", text, re.M):
             found.append(shlex.split(line, comments=True))
     return found
 
 
 @pytest.mark.skipif(not SEEDS.is_dir(), reason="needs the seed documents")
 def test_every_command_of_the_seed_documents_is_understood():
-    commands = _seed_commands()
+    commands = _seed_commands("main")
     assert len(commands) > 10
     for words in commands:
         args, settings = build_parser().parse_known_args(["train", *words])
         given = [args.target] if args.target else []
         assert args.config == "tutorials/hydra-lv.yaml"
         load_config("hydra-lv", [*given, *settings])
+    for script, command in (
+        ("profile_dataloader", ["profile"]),
+        ("visualize_neuroglancer", ["view", "--neuroglancer"]),
+    ):
+        (words,) = _seed_commands(script)
+        build_parser().parse_args([*command, *words])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -42,19 +43,23 @@ class Config(Section):
             size = getattr(self.model, key)
             if size is not None and size != self.data.patch_size:
                 raise ValueError(
-                    f"model.{key} {list(size)} must equal data.patch_size "
-                    f"{list(self.data.patch_size)}: change one of them"
+                    f"model.{key} {list(size)} must equal data.patch_size: set it to "
+                    f"{list(self.data.patch_size)}, or leave it unset"
                 )
         depth = self.model.depth
-        factors, kernels = self.model.down_factors, self.model.kernel_sizes
-        if factors is not None and len(factors) != depth - 1:
-            raise ValueError(
-                f"model.down_factors needs {depth - 1} entries for the {depth} levels "
-                f"of {self.model.architecture}"
-            )
-        if kernels is not None and len(kernels) != depth:
-            raise ValueError(
-                f"model.kernel_sizes needs {depth} entries for the {depth} levels "
-                f"of {self.model.architecture}"
-            )
+        for key, n in (("down_factors", depth - 1), ("kernel_sizes", depth)):
+            given = getattr(self.model, key)
+            if given is not None and len(given) != n:
+                raise ValueError(
+                    f"model.{key} needs {n} entries for the {depth} levels of "
+                    f"{self.model.architecture}: {_of_length(given, n)}leave it unset"
+                )
         return self
+
+
+def _of_length(sizes: Sequence[tuple[int, int, int]], n: int) -> str:
+    """Advise sizes cut or, by repeating the last, lengthened to `n` entries."""
+    if not sizes or not n:
+        return ""
+    nearest = [list(size) for size in (*sizes, *[sizes[-1]] * n)[:n]]
+    return f"set it to {nearest}, or "
