@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import stat
 import struct
 import subprocess
 import sys
@@ -205,6 +206,24 @@ def test_a_monai_bundle_is_not_read(tmp_path):
     assert "not a checkpoint" in refusal(path)
 
 
+@pytest.mark.parametrize("inner", ["rdf.yaml", "network.py", "weights.pt", "more.zip"])
+def test_a_package_of_bioimage_io_is_not_read(tmp_path, inner):
+    path = tmp_path / "package.ckpt"
+    with zipfile.ZipFile(path, "w") as package:
+        package.writestr("rdf.yaml", "source: file:///etc/hostname")
+        if inner != "rdf.yaml":
+            package.writestr(inner, b"PK\x03\x04")
+    assert "not a checkpoint" in refusal(path)
+
+
+def test_a_pt2_archive_is_not_read(tmp_path):
+    path = tmp_path / "program.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("program/archive_format", "pt2")
+        archive.writestr("program/models/model.json", "{}")
+    assert "not a checkpoint" in refusal(path)
+
+
 # What is broken or something else
 
 
@@ -254,6 +273,45 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path, name):
         (tmp_path / name).rmdir()
         os.mkfifo(tmp_path / name)
         assert "not a file" in refusal(tmp_path / name)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device file")
+@pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
+def test_a_device_is_refused_without_reading_it(tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/zero")
+    assert "not a file" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "../x",
+        "/x",
+        "C:\\x",
+        "last/../../x",
+        "last/data/C:x",
+        "last/data/..\\x",
+        "last/DATA/0",
+        "last//x",
+    ],
+)
+def test_a_member_that_would_lead_away_refuses_the_whole_archive(
+    tmp_path, checkpoint, member
+):
+    path = rewrite(checkpoint, tmp_path / "odd.ckpt", lambda name, data: data)
+    with zipfile.ZipFile(path, "a") as archive:
+        assert any(name == "last/data/0" for name in archive.namelist())
+        archive.writestr(member, b"")
+    assert "members are not those of a checkpoint" in refusal(path)
+
+
+def test_a_link_in_an_archive_is_refused(tmp_path, checkpoint):
+    path = rewrite(checkpoint, tmp_path / "odd.ckpt", lambda name, data: data)
+    link = zipfile.ZipInfo("last/data/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "/etc/hostname")
+    assert "members are not those of a checkpoint" in refusal(path)
 
 
 def test_a_flipped_byte_is_loaded_or_refused_but_never_crashes(checkpoint, rng):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import struct
 import zipfile
 from pathlib import Path
@@ -106,7 +107,9 @@ def _check_members(path: Path, archive: zipfile.ZipFile, size: int) -> None:
             f"{path} is a zip file but not a checkpoint: choose the model.safetensors "
             "or a checkpoint of a run"
         )
-    if len(set(names)) < len(names) or len({n.partition("/")[0] for n in names}) > 1:
+    distinct = {name.casefold() for name in names}
+    tops = {name.partition("/")[0] for name in names}
+    if len(distinct) < len(names) or len(tops) > 1 or any(map(_leads_away, members)):
         raise DataError(f"{path} is damaged: its members are not those of a checkpoint")
     unpacked = sum(member.file_size for member in members)
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
@@ -118,3 +121,13 @@ def _check_members(path: Path, archive: zipfile.ZipFile, size: int) -> None:
     pickled = next(member for member in members if member.filename.endswith("data.pkl"))
     if pickled.file_size > _MAX_PICKLE_BYTES:
         raise DataError(f"{path} lists far too many arrays: it is no checkpoint")
+
+
+def _leads_away(member: zipfile.ZipInfo) -> bool:
+    """Return whether unpacking a member could write or read outside its folder."""
+    name = member.filename
+    return (
+        stat.S_ISLNK(member.external_attr >> 16)
+        or any(mark in name for mark in ("\\", ":"))
+        or not set(name.split("/")).isdisjoint({"", ".", ".."})
+    )
