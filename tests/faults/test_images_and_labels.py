@@ -5,16 +5,18 @@ beside the networks.
 """
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.config import build_config
 from napari_volseg.errors import DataError
-from napari_volseg.events import Finished
+from napari_volseg.events import CheckpointSaved, Finished
 from napari_volseg.geometry import Box
-from napari_volseg.io import open_volume, write_volume_zarr
+from napari_volseg.io import open_volume, write_hdf5, write_volume_zarr
 from napari_volseg.planning import plan_training
 from napari_volseg.preparing import prepare_patches
 from napari_volseg.runs import TrainingPair
@@ -303,6 +305,36 @@ def test_where_data_are_kept_stands_in_the_plan(config, cells, tmp_path):
     plain = plan_training(config(), pairs, tmp_path)
     assert plain.cache.mode == "ram"
     assert plain.cache.reason not in plain.notices
+
+
+# 89
+@pytest.mark.parametrize("kind", ["zarr", "hdf5"])
+def test_an_image_that_is_deleted_while_it_is_read_ends_the_training_in_words(
+    config, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr("napari_volseg.pacing._SAVING_SHARE", 1.0)
+    monkeypatch.setattr("napari_volseg.pacing._REPORT_SECONDS", 0.0)
+    labels = _labels((12, 120, 120))
+    labels[:, 60:100, 70:110] = 3
+    image = np.random.default_rng(0).integers(1, 255, labels.shape, np.uint8)
+    path = tmp_path / f"em.{kind}"
+    if kind == "zarr":
+        write_volume_zarr(path, {"em": image}, (1.0, 1.0, 1.0))
+    else:
+        write_hdf5(path, {"em": image}, (1.0, 1.0, 1.0))
+    volume = LabelledVolume(open_volume(f"{path}:em"), labels)
+    pairs = [TrainingPair(volume, None, "train")]
+    tree = config(val_fraction=0).model_dump(mode="json")
+    tree["optimization"]["max_epochs"] = 4
+    tree["monitor"]["checkpoint"]["every_minutes"] = 1e-9
+    plan = plan_training(build_config(tree), pairs, tmp_path)
+    plan = replace(plan, cache=CachePlan("chunks", chunk_bytes=1))
+    saved = (e for e in train(plan, pairs, tmp_path) if isinstance(e, CheckpointSaved))
+    next(saved)
+    shutil.rmtree(path) if kind == "zarr" else path.unlink()
+    with pytest.raises(DataError, match=rf"em\.{kind}"):
+        list(saved)
+    assert load_checkpoint(tmp_path / "checkpoints")["record"]["step"] > 0
 
 
 class _Endless:

@@ -27,7 +27,7 @@ ARCHITECTURES = (
 """All but MedNeXt, which cannot be made small; its refusals are those of others."""
 
 
-@pytest.mark.parametrize("seed", range(48))
+@pytest.mark.parametrize("seed", range(32))
 def test_what_is_combined_trains_or_is_refused_with_advice_that_works(
     tiny_config, seed
 ):
@@ -85,7 +85,7 @@ def _settings(draw: random.Random) -> list[str]:
 
 
 def _advice(message: str) -> str:
-    """Return the override that a refusal advises; 'it' is the setting it begins with."""
+    """Return the override that a refusal advises; 'it' is what it begins with."""
     assert "\n" not in message
     (about, *_) = re.findall(r"\w+(?:\.\w+)+", message) or [""]
     found = re.search(r"set ([\w.]+)(?: to |=)(\[.*\]|[\w.]+)", message)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,30 @@ def test_events_arrive_and_a_stop_ends_the_run(run, start):
     assert sum(isinstance(e, Finished) for e in seen) == 1
     assert worker.returncode() == 0
     assert not is_locked(run)
+
+
+def test_a_worker_outlives_the_thread_that_started_it(run, start):
+    """A signal tied to the parent's thread would end it with that."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(start()))
+    thread.start()
+    thread.join()
+    (worker,) = found
+    _wait_for_steps(run)
+    assert worker.alive
+    worker.stop()
+    *_, last = follow(run, worker)
+    assert last.reason == "stopped"
+
+
+def test_a_worker_that_does_not_begin_is_told(run, monkeypatch):
+    monkeypatch.setattr("napari_volseg.runs.following._SLOW_START", 0.0)
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    worker = launch(run, command=command)
+    told = next(e for e in follow(run, worker) if isinstance(e, Notice))
+    assert told.level == "warning"
+    assert "has not begun" in told.message
+    worker.kill()
 
 
 @posix

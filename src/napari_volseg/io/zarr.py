@@ -108,7 +108,7 @@ def _open_array(root: Path, place: str, source: Source) -> Stored:
             mode="r",
             zarr_format=2 if node.version == 2 else 3,
         )
-    stored = _StoredZarr(array, source.name, store)
+    stored = _StoredZarr(array, source.name, store, (root, place))
     above, _, level = place.rpartition("/")
     group = read_node(root, above) if place else None
     multiscale = find_multiscale(group.attributes) if group else None
@@ -183,11 +183,17 @@ def _v3_names(codecs: Iterable[Any]) -> Iterator[str]:
 
 
 class _StoredZarr:
-    def __init__(self, array: zarr.Array[Any], name: str, store: InsideStore) -> None:
+    def __init__(
+        self,
+        array: zarr.Array[Any],
+        name: str,
+        store: InsideStore,
+        place: tuple[Path, str],
+    ) -> None:
         self.shape = tuple(int(n) for n in array.shape)
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
         self.chunks: tuple[int, ...] | None = tuple(array.chunks)
-        self._array, self._name, self._store = array, name, store
+        self._array, self._name, self._store, self._place = array, name, store, place
         check_dtype(self.dtype, name)
         check_memory(prod(array.chunks) * self.dtype.itemsize, f"one chunk of {name}")
 
@@ -197,4 +203,12 @@ class _StoredZarr:
 
     def read(self, slices: tuple[slice, ...]) -> NDArray[Any]:
         with refusing(self._name):
-            return np.asarray(self._array[slices])
+            values = np.asarray(self._array[slices])
+            # A chunk that is not there reads as zeros, also when all are gone.
+            node = read_node(*self._place)
+            if node is None or tuple(node.metadata.get("shape", ())) != self.shape:
+                raise DataError(
+                    f"{self._name} was deleted or replaced while it was in use: put it "
+                    "back, then start again or resume"
+                )
+            return values
