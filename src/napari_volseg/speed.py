@@ -56,6 +56,6 @@ def _reference_config() -> Config:
     return build_config(
         {
             "model": {"filters": [16, 32, 64], "rsunet_norm": "group"},
-            "data": {"patch_size": [16, 64, 64]},
+            "data": {"patch_size": [16, 32, 32]},
         }
     )
