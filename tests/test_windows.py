@@ -40,7 +40,9 @@ def _predict(network, data, config=None, box=None):
 
 
 @pytest.mark.parametrize("value", [0.0, 0.2, 0.71, 1.0])  # none halfway between bytes
-@pytest.mark.parametrize("shape", [(8, 16, 16), (19, 41, 33), (3, 5, 40), (1, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(8, 16, 16), (19, 41, 33), (3, 5, 40), (20, 10, 12), (1, 1, 1)]
+)
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.7])
 def test_a_constant_network_gives_a_constant_map_up_to_the_faces(value, shape, overlap):
     network = Constant(min(max(value, 1e-6), 1 - 1e-6))

@@ -278,7 +278,8 @@ def _read_row(
     present.append(min(x1, shape[2]) - x0)
     normal = np.empty((image.n_channels, *present), np.float32)
     if before is not None and n_shared > 0:
-        normal[:, :n_shared] = before[:, -n_shared:]
+        # Without what was reflected where the window is larger than the volume.
+        normal[:, :n_shared] = before[:, -n_shared:, : present[1], : present[2]]
     new = Box(
         (z + max(0, n_shared), y0, x0),
         (z + present[0], y0 + present[1], x0 + present[2]),
