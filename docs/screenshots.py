@@ -26,6 +26,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow
 
 from napari_volseg.sample_data import make_sample
 from napari_volseg.widgets.actions import open_dock
+from napari_volseg.widgets.viewers import grid_of
 
 SIZE = (1500, 950)
 
@@ -114,6 +115,10 @@ def _inspect(viewer: Any, picture: Callable[..., None]) -> None:
 
 
 def _review(viewer: Any, picture: Callable[..., None]) -> None:
+    grid_of(viewer).enabled = False
+    for layer in viewer.layers:
+        layer.visible = layer is viewer.layers[0] or layer.name.endswith("· instances")
+    viewer.reset_view()
     dock = open_dock(viewer, "Review")
     dock.labels.set_layer(_layer(viewer, "· instances"))
     dock.start()

@@ -257,6 +257,7 @@ def test_a_line_beside_the_instance_says_so(
     dock._split()
     line = np.array([[6, 30, 46], [6, 38, 46]], float)
     viewer.layers["volseg: split"].add(line, shape_type="path")
+    qtbot.waitUntil(lambda: "volseg: split" not in viewer.layers, timeout=9_000)
     settle(dock, qtbot)
     assert "does not cross" in dock.message.text()
     assert (layer.data == before).all()
@@ -327,6 +328,37 @@ def test_painting_is_noted_and_outlives_undo(
     assert "painted since stayed" in dock.message.text()
     assert (layer.data[painted] == 4).all()
     assert layer.data[5, 8, 11] == 1
+
+
+def test_napari_takes_its_own_strokes_back(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    before = layer.data.copy()
+    layer.paint((5, 35, 50), 4)
+    settle(dock, qtbot)
+    n = layer.features["voxels"].tolist()[-1]
+    viewer.layers.selection.active = layer
+    type_key(viewer, "Control-Z")
+    settle(dock, qtbot)
+    assert (layer.data == before).all()
+    assert layer.features["voxels"].tolist()[-1] == (before == 4).sum() < n
+    type_key(viewer, "Control-Shift-Z")
+    settle(dock, qtbot)
+    assert layer.features["voxels"].tolist()[-1] == n
+
+
+def test_a_lasso_chooses_what_it_holds(
+    dock: ReviewWidget, viewer: Any, qtbot: Any
+) -> None:
+    click(dock.lasso, qtbot)
+    outline = np.array([[6, 2, 2], [6, 2, 24], [6, 20, 24], [6, 20, 2]], float)
+    viewer.layers["volseg: lasso"].add(outline, shape_type="polygon")
+    qtbot.waitUntil(lambda: "volseg: lasso" not in viewer.layers, timeout=9_000)
+    assert sorted(dock.table.chosen()) == [1, 2]
+    assert not dock.lasso.isChecked()
+    click(dock.lasso, qtbot)
+    viewer.layers.remove("volseg: lasso")
+    assert not dock.lasso.isChecked()
 
 
 def test_a_layer_of_the_user_is_copied(viewer: Any, qtbot: Any, runs_dir: Path) -> None:

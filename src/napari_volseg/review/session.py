@@ -101,6 +101,17 @@ class Review:
         found = self.marks.get(label)
         return "todo" if found is None else found.status
 
+    def statuses(self) -> NDArray[Any]:
+        """Return the status of every row of the table."""
+        index = self.table["index"]
+        column = np.full(len(index), "todo", "<U9")
+        marks = self.marks
+        ids = np.fromiter(marks, np.int64, len(marks))
+        is_there = np.isin(ids, index)
+        names = np.array([m.status for m in marks.values()], column.dtype)
+        column[np.searchsorted(index, ids[is_there])] = names[is_there]
+        return column
+
     def merge(self, ids: Sequence[int]) -> Step:
         """Give instances the id of the largest of them.
 
@@ -193,6 +204,13 @@ class Review:
         """Return the steps that deleted instances and were not taken back."""
         return [s for s in self.snapshot().steps if s.kind == "delete"]
 
+    def painted(self) -> NDArray[np.int64]:
+        """Return flat indices of all voxels that `note_stroke` was told of."""
+        none = np.zeros(0, np.int64)
+        strokes = np.unique(np.concatenate([none, *self._strokes]))
+        self._strokes = [strokes]
+        return strokes
+
     def take_rows(
         self, rows: Mapping[str, NDArray[Any]], measured: Iterable[int]
     ) -> None:
@@ -221,12 +239,7 @@ class Review:
             )
             for s in self.history.done
         ]
-        strokes = (
-            np.unique(np.concatenate(self._strokes))
-            if self._strokes
-            else np.zeros(0, np.int64)
-        )
-        self._strokes = [strokes] if strokes.size else []
+        strokes = self.painted()
         values = self.labels_ZYX[np.unravel_index(strokes, self.labels_ZYX.shape)]
         self._n_snapshots += 1
         marks = dict(self.marks)

@@ -21,7 +21,7 @@ class Keys:
     def __init__(self, widget: QWidget, calls: Mapping[str, Callable[[], Any]]) -> None:
         self._calls = dict(calls)
         self._bound: list[tuple[Any, dict[Any, Any], dict[Any, Any]]] = []
-        widget.destroyed.connect(self.unbind)
+        widget.destroyed.connect(lambda *_: self.unbind())
 
     def bind(self, provider: Any) -> None:
         """Bind the keys on a viewer or a layer."""
@@ -31,10 +31,13 @@ class Keys:
         ours = {k: v for k, v in provider.keymap.items() if before.get(k) is not v}
         self._bound.append((provider, ours, before))
 
-    def unbind(self, *_: object) -> None:
-        """Take the keys away; harmless when called again."""
-        while self._bound:
-            provider, ours, before = self._bound.pop()
+    def unbind(self, only: Any = None) -> None:
+        """Take the keys away, from one layer or from all; harmless when repeated."""
+        bound = self._bound
+        self._bound = [b for b in bound if only is not None and b[0] is not only]
+        for provider, ours, before in bound:
+            if only is not None and provider is not only:
+                continue
             for key, call in ours.items():
                 if provider.keymap.get(key) is not call:
                     continue  # somebody bound it anew

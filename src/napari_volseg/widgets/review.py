@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtWidgets import QCheckBox, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
 from napari_volseg.review import Helper, History
-from napari_volseg.widgets.actions import register_context_menu
 from napari_volseg.widgets.combos import LayerCombo
 from napari_volseg.widgets.corrections import train_on_corrections
 from napari_volseg.widgets.form import add_row, narrow_form
 from napari_volseg.widgets.instancetable import InstanceTable
 from napari_volseg.widgets.keys import Keys
+from napari_volseg.widgets.lasso import Lasso
 from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.messages import (
     MessageLine,
@@ -67,10 +67,14 @@ class ReviewWidget(QWidget):
         self._keys = Keys(
             self, {key: self._actions[name] for key, name in KEYS.items()}
         )
+        strokes = {
+            "Control-Z": partial(self._with, Reviewing.undo_stroke),
+            "Control-Shift-Z": partial(self._with, Reviewing.redo_stroke),
+        }
+        self._stroke_keys = Keys(self, strokes)
         self._make_widgets()
         self._lay_out()
         self._connect()
-        register_context_menu()
         self._tidy()
 
     def _make_widgets(self) -> None:
@@ -89,6 +93,7 @@ class ReviewWidget(QWidget):
         self.alone.setToolTip("Hide all other instances in the viewer")
         self.buttons = ReviewButtons()
         self.splitter = Splitter(self._viewer, self._keys, self)
+        self.lasso = Lasso(self._viewer)
         self.reshape = ReshapePanel()
         self.files = ExportRow()
         self.train = primary_button("Train on corrections")
@@ -106,8 +111,8 @@ class ReviewWidget(QWidget):
             "merge": self._merge,
             "split": self._split,
             "delete": self._delete,
-            "undo": self._undo,
-            "redo": self._redo,
+            "undo": partial(self._with, Reviewing.undo),
+            "redo": partial(self._with, Reviewing.redo),
         }
 
     def _lay_out(self) -> None:
@@ -123,7 +128,10 @@ class ReviewWidget(QWidget):
         body.addWidget(self.bar)
         body.addWidget(self.filter)
         body.addWidget(self.table, 1)
-        body.addWidget(self.alone)
+        line = QHBoxLayout()
+        line.addWidget(self.alone, 1)
+        line.addWidget(self.lasso)
+        body.addLayout(line)
         body.addWidget(self.buttons)
         body.addWidget(self.splitter)
         body.addWidget(self.reshape)
@@ -140,6 +148,10 @@ class ReviewWidget(QWidget):
         self.filter.changed.connect(self._list)
         self.alone.toggled.connect(self._show_alone)
         self.buttons.pressed.connect(lambda name: self._actions[name]())
+        self.lasso.clicked.connect(self._draw_around)
+        self.lasso.chosen.connect(self.table.choose)
+        self.lasso.chosen.connect(self._tidy)
+        self.lasso.told.connect(self.message.show_text)
         self.splitter.ready.connect(self._split_with)
         self.splitter.told.connect(self.message.show_text)
         self.splitter.changed.connect(self._tidy)
@@ -151,7 +163,7 @@ class ReviewWidget(QWidget):
         self.starter.told.connect(self.message.show_text)
         self.starter.failed.connect(self.message.show_error)
         self.starter.changed.connect(self._tidy)
-        self.files.save_asked.connect(self._save)
+        self.files.save_asked.connect(partial(self._with, Reviewing.save))
         self.files.table_asked.connect(self._write_table)
         self.files.surfaces_asked.connect(self._write_surfaces)
         self.destroyed.connect(self._helper.close)
@@ -173,6 +185,7 @@ class ReviewWidget(QWidget):
         self.destroyed.connect(reviewing.close)
         self._keys.bind(plain(self._viewer))
         self._keys.bind(layer)
+        self._stroke_keys.bind(layer)
         if self._pick not in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.append(self._pick)
         layer.refresh()
@@ -193,7 +206,9 @@ class ReviewWidget(QWidget):
         if reviewing is None:
             return
         self.splitter.cancel()
+        self.lasso.cancel()
         self._keys.unbind()
+        self._stroke_keys.unbind()
         if self._pick in reviewing.layer.mouse_drag_callbacks:
             reviewing.layer.mouse_drag_callbacks.remove(self._pick)
         reviewing.close()
@@ -205,7 +220,7 @@ class ReviewWidget(QWidget):
         reviewing = self._reviewing
         if reviewing is None:
             return
-        table = {**reviewing.review.table, "status": reviewing.statuses()}
+        table = {**reviewing.review.table, "status": reviewing.review.statuses()}
         self.table.set_table(table, self.filter.listed(table))
         status = table["status"]
         n_doubtful = int(np.count_nonzero(self.filter.doubtful(table)))
@@ -250,7 +265,7 @@ class ReviewWidget(QWidget):
         reviewing = self._reviewing
         if reviewing is None:
             return
-        table = {**reviewing.review.table, "status": reviewing.statuses()}
+        table = {**reviewing.review.table, "status": reviewing.review.statuses()}
         doubtful = set(table["index"][self.filter.doubtful(table)].tolist())
         listed = self.table.listed()
         chosen = self.table.chosen()
@@ -294,13 +309,9 @@ class ReviewWidget(QWidget):
         if self._reviewing is not None:
             self._reviewing.split(label, **marks)
 
-    def _undo(self) -> None:
+    def _with(self, do: Callable[[Reviewing], None]) -> None:
         if self._reviewing is not None:
-            self._reviewing.undo()
-
-    def _redo(self) -> None:
-        if self._reviewing is not None:
-            self._reviewing.redo()
+            do(self._reviewing)
 
     def _reshape(self, kind: str) -> None:
         ids = self.table.chosen()
@@ -318,10 +329,6 @@ class ReviewWidget(QWidget):
                 ids, self.reshape.margin.value(), self.reshape.thresholds.value()
             )
 
-    def _save(self) -> None:
-        if self._reviewing is not None:
-            self._reviewing.save()
-
     def _write_table(self, path: str) -> None:
         if self._reviewing is not None:
             say = self.message.show_text, self.message.show_error
@@ -338,6 +345,12 @@ class ReviewWidget(QWidget):
         if self._reviewing is not None:
             say = self.message.show_text, self.message.show_error
             train_on_corrections(self._viewer, self._reviewing, self._helper, *say)
+
+    def _draw_around(self, is_down: bool) -> None:
+        if is_down and self._reviewing is not None:
+            self.lasso.begin(self._reviewing.layer)
+        else:
+            self.lasso.cancel()
 
     def _show_alone(self, is_alone: bool) -> None:
         if self._reviewing is not None:
@@ -375,6 +388,7 @@ class ReviewWidget(QWidget):
             "Open the Train dock with what you accepted and corrected as one more pair",
             wait or "Accept or correct some instances first" * (not has_lesson),
         )
+        explain(self.lasso, "Choose several instances by drawing around them", wait)
         if reviewing is None:
             self.next.setText(_NEXT["empty" if layer is None else "ready"])
         else:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
 
@@ -83,7 +86,7 @@ def export_table(
     lose: Callable[[str], None],
 ) -> None:
     """Write the table with statuses, authors and times, in a thread."""
-    columns = {**reviewing.review.table, **reviewing.mark_columns()}
+    columns = {**reviewing.review.table, **_mark_columns(reviewing)}
     n = len(columns["index"])
 
     def done(_: object) -> None:
@@ -122,3 +125,14 @@ def export_surfaces(
         told(f"{count_words(n, 'surface')} written to {path}.")
 
     in_thread(work, done, lose, reviewing)
+
+
+def _mark_columns(reviewing: Reviewing) -> dict[str, NDArray[Any]]:
+    """Return status, author and time of every row."""
+    index = reviewing.review.table["index"].tolist()
+    marks = [reviewing.review.marks.get(label) for label in index]
+    return {
+        "status": reviewing.review.statuses(),
+        "author": np.array([m.author if m else "" for m in marks], str),
+        "time": np.array([m.time if m else "" for m in marks], str),
+    }

@@ -26,6 +26,7 @@ from napari_volseg.review import (
     place_pieces,
 )
 from napari_volseg.widgets.connections import Connections
+from napari_volseg.widgets.layerfeatures import LayerFeatures
 from napari_volseg.widgets.layers import METADATA_KEY
 from napari_volseg.widgets.preferences import autosave_minutes
 from napari_volseg.widgets.reviewopening import Opened
@@ -75,6 +76,7 @@ class Reviewing(QObject):
         self._later.setSingleShot(True)
         self._later.setInterval(_SETTLE_MS)
         self._later.timeout.connect(self._measure)
+        self._features = LayerFeatures(layer, self)
         self._autosave = QTimer(self)
         self._autosave.timeout.connect(self.save)
         if minutes := autosave_minutes():
@@ -239,6 +241,7 @@ class Reviewing(QObject):
         self._is_closed = True
         self._connections.close()
         self._later.stop()
+        self._features.close()
         self._autosave.stop()
         if self.folder is not None:
             try:
@@ -328,6 +331,27 @@ class Reviewing(QObject):
             self._is_dirty = True
         self._later.start()
 
+    def undo_stroke(self) -> None:
+        """Let napari take back its last stroke, and note what that changed."""
+        self._follow_strokes(self.layer.undo)
+
+    def redo_stroke(self) -> None:
+        """Let napari do its last stroke again, and note what that changed."""
+        self._follow_strokes(self.layer.redo)
+
+    def _follow_strokes(self, move: Callable[[], None]) -> None:
+        """Note what changes where the user painted; napari sends no event."""
+        voxels = self.review.painted()
+        flat = self.layer.data.reshape(-1)
+        before = flat[voxels]
+        move()
+        changed = flat[voxels] != before
+        if changed.any():
+            voxels = voxels[changed]
+            self.review.note_stroke(voxels, before[changed], flat[voxels])
+            self._is_dirty = True
+            self._later.start()
+
     def _lose_data(self, event: object = None) -> None:
         if self.layer.data is not self.review.labels_ZYX:
             _reviews.pop(self.layer, None)
@@ -361,33 +385,9 @@ class Reviewing(QObject):
         in_thread(work, self._unless_closed(take), self._unless_closed(lose), self)
 
     def _show_table(self) -> None:
-        """Give napari's Features table the same rows, and tell the dock."""
-        import pandas  # imported by napari itself when it shows features
-
-        table = {**self.review.table, "status": self.statuses()}
-        self.layer.features = pandas.DataFrame(table)
+        """Tell the dock, and napari's Features table."""
         self.changed.emit()
-
-    def statuses(self) -> NDArray[Any]:
-        """Return the status of every row of the table."""
-        index = self.review.table["index"]
-        column = np.full(len(index), "todo", "<U9")
-        marks = self.review.marks
-        ids = np.fromiter(marks, np.int64, len(marks))
-        is_there = np.isin(ids, index)
-        names = np.array([m.status for m in marks.values()], column.dtype)
-        column[np.searchsorted(index, ids[is_there])] = names[is_there]
-        return column
-
-    def mark_columns(self) -> dict[str, NDArray[Any]]:
-        """Return status, author and time of every row, for a file."""
-        index = self.review.table["index"].tolist()
-        marks = [self.review.marks.get(label) for label in index]
-        return {
-            "status": self.statuses(),
-            "author": np.array([m.author if m else "" for m in marks], str),
-            "time": np.array([m.time if m else "" for m in marks], str),
-        }
+        self._features.show({**self.review.table, "status": self.review.statuses()})
 
     def ids_at(self, places: Iterable[Sequence[int]]) -> list[int]:
         """Return the instances at some voxels."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels, Layer
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QPushButton, QWidget
 
 from napari_volseg.widgets.combos import fit_narrow
@@ -74,7 +74,7 @@ class Splitter(QWidget):
             )
             self._layer.mode = "add_path"
             self._connections.add(self._layer.events.data, self._take_line)
-            words = "Draw a line across the instance, and end it with a double click."
+            words = "Draw a line across the instance: drag, or click at both ends."
         else:
             self._layer = plain(
                 self._viewer.add_points(size=6, face_color="white", **options)
@@ -92,7 +92,7 @@ class Splitter(QWidget):
             return
         points = np.asarray(self._layer.data, float)
         if self.way.currentData() == "line":
-            self.told.emit("Draw the line first, and end it with a double click.")
+            self.told.emit("Draw the line first: drag, or click at both ends.")
             return
         if len(points) < 2:
             self.told.emit("Click on two parts of the instance at least.")
@@ -106,6 +106,7 @@ class Splitter(QWidget):
         layer, labels = self._layer, self._labels
         self._layer = self._labels = None
         self.cancel_button.hide()
+        self._keys.unbind(layer)
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
         if labels is not None and labels in self._viewer.layers:
@@ -113,12 +114,12 @@ class Splitter(QWidget):
         self.changed.emit()
 
     def _take_line(self, event: Any) -> None:
-        action = str(getattr(event, "action", ""))
-        if (
-            self._layer is None
-            or not len(self._layer.data)
-            or "ADDED" not in action.upper()
-        ):
+        """Finish once napari is through with what it draws."""
+        if "ADDED" in str(getattr(event, "action", "")).upper():
+            QTimer.singleShot(0, self._finish_line)
+
+    def _finish_line(self) -> None:
+        if self._layer is None or not len(self._layer.data):
             return
         line = np.asarray(self._layer.data[-1], float)
         label = self._label
