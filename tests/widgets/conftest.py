@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
+import struct
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +180,46 @@ def inspect_dock(viewer: Any, blob_maps: Any, tmp_path: Path, qtbot: Any) -> Any
     widget = open_dock(viewer, "Inspect")
     qtbot.waitUntil(lambda: "2 instances" in widget.count.text(), timeout=60_000)
     return widget
+
+
+@pytest.fixture
+def add_model(runs_dir: Path) -> Callable[..., Path]:
+    """Make a run with a model that has metadata but no weights."""
+
+    from napari_volseg.config import Config, dump_config
+    from napari_volseg.models import METADATA_KEY
+
+    def add(name: str = "first", in_channels: int = 1, **fields: Any) -> Path:
+        folder = runs_dir / name
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(dump_config(Config()))
+        metadata = {
+            "format_version": 1,
+            "name": name,
+            "created": datetime.now(UTC).isoformat(),
+            "config": {"instances": {"seed_distance": 0.25}},
+            "voxel_size": VOXEL_SIZE,
+            "in_channels": in_channels,
+            "scores": {"f1_50": 0.86},
+        } | fields
+        header = json.dumps({"__metadata__": {METADATA_KEY: json.dumps(metadata)}})
+        path = folder / "model.safetensors"
+        path.write_bytes(struct.pack("<Q", len(header)) + header.encode())
+        return path
+
+    return add
+
+
+@pytest.fixture
+def open_predict(viewer: Any, qtbot: Any) -> Callable[[], Any]:
+    from napari_volseg.widgets.actions import open_dock
+    from napari_volseg.widgets.modellist import find_models
+
+    def open_it() -> Any:
+        dock = open_dock(viewer, "Predict")
+        qtbot.waitUntil(
+            lambda: len(dock.models.models) == len(find_models()), timeout=10_000
+        )
+        return dock
+
+    return open_it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,14 +12,12 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_volseg.config import Config, dump_config
-from napari_volseg.models import METADATA_KEY, read_model_info
+from napari_volseg.models import read_model_info
 from napari_volseg.widgets.actions import (
-    open_dock,
     predict_newest,
     register_context_menu,
 )
-from napari_volseg.widgets.modellist import find_models, model_words
+from napari_volseg.widgets.modellist import model_words
 from napari_volseg.widgets.predict import PredictWidget
 
 VOXEL_SIZE = (30.0, 8.0, 8.0)
@@ -39,41 +36,6 @@ labels[2:4, 8:16, 8:16] = 5
 Path("instances.csv").write_text("index,voxels\\n5,128\\n")
 say("Progress", step=1, total=2, elapsed=1.0, remaining=1.0)
 """
-
-
-@pytest.fixture
-def add_model(runs_dir: Path) -> Callable[..., Path]:
-    """Make a run with a model that has metadata but no weights."""
-
-    def add(name: str = "first", in_channels: int = 1, **fields: Any) -> Path:
-        folder = runs_dir / name
-        folder.mkdir(parents=True)
-        (folder / "config.yaml").write_text(dump_config(Config()))
-        metadata = {
-            "format_version": 1,
-            "name": name,
-            "created": datetime.now(UTC).isoformat(),
-            "config": {"instances": {"seed_distance": 0.25}},
-            "voxel_size": VOXEL_SIZE,
-            "in_channels": in_channels,
-            "scores": {"f1_50": 0.86},
-        } | fields
-        header = json.dumps({"__metadata__": {METADATA_KEY: json.dumps(metadata)}})
-        path = folder / "model.safetensors"
-        path.write_bytes(struct.pack("<Q", len(header)) + header.encode())
-        return path
-
-    return add
-
-
-@pytest.fixture
-def open_predict(viewer: Any, qtbot: Any) -> Callable[[], PredictWidget]:
-    def open_it() -> PredictWidget:
-        dock: PredictWidget = open_dock(viewer, "Predict")
-        qtbot.waitUntil(lambda: len(dock._models) == len(find_models()), timeout=10_000)
-        return dock
-
-    return open_it
 
 
 def click(qtbot: Any, button: Any) -> None:
@@ -99,13 +61,13 @@ def test_the_newest_model_is_chosen_and_says_what_it_is(
     add_pair(viewer)
     add_model("first")
     dock = open_predict()
-    assert dock.model.currentText() == "first · F1 0.86 · just now"
+    assert dock.models.combo.currentText() == "first · F1 0.86 · just now"
     assert "as the model" in dock.fit.text()
     assert dock.form.config().instances.seed_distance == 0.25
     add_model("second", scores={})
     dock.refresh()
-    qtbot.waitUntil(lambda: dock.model.count() == 2, timeout=10_000)
-    assert dock.model.currentText() == "second · no score · just now"
+    qtbot.waitUntil(lambda: dock.models.combo.count() == 2, timeout=10_000)
+    assert dock.models.combo.currentText() == "second · no score · just now"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +128,7 @@ def test_a_damaged_model_is_left_out_and_told_when_chosen(
     path = add_model()
     path.write_bytes(path.read_bytes()[:20])
     dock = open_predict()
-    assert dock.model.count() == 0
+    assert dock.models.combo.count() == 0
     dock.add_model(path)
     assert "incomplete" in dock.message.text()
 

@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from app_model import Application
 from app_model.types import Action, MenuRule
+from napari.layers import Image
+from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QDockWidget
+
+from napari_volseg.widgets.layers import plain
 
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["PREDICT_COMMAND", "open_dock", "predict_newest", "register_context_menu"]
+__all__ = [
+    "PREDICT_COMMAND",
+    "PREDICT_KEY",
+    "bind_key",
+    "open_dock",
+    "predict_newest",
+    "register_context_menu",
+]
 
 _DOCKS = {
     "Train": ("train", "TrainWidget"),
@@ -24,10 +35,16 @@ _DOCKS = {
     "Runs": ("runs", "RunsWidget"),
 }
 PREDICT_COMMAND = "napari-volseg.predict_newest"
+PREDICT_KEY = "Alt-P"
+"""Predicts the selected image layer, once a dock of this plugin was opened."""
 
 
 def predict_newest(viewer: napari.viewer.Viewer) -> None:
-    """Predict the selected image layer with the newest model, in the Predict dock."""
+    """Predict the selected image layer in the Predict dock, as before or newly.
+
+    An image that was predicted before is predicted with the same model and settings,
+    another one with the newest model.
+    """
     dock = open_dock(viewer, "Predict")
     dock.predict_selected()
 
@@ -51,6 +68,20 @@ def open_dock(viewer: Any, name: str) -> Any:
         dock.show()
         dock.raise_()
     return widget
+
+
+def bind_key(viewer: Any) -> None:
+    """Let a key predict the selected image layer; a key the user bound stays theirs."""
+    viewer = plain(viewer)
+    if not any(str(key) == PREDICT_KEY.replace("-", "+") for key in viewer.keymap):
+        viewer.bind_key(PREDICT_KEY, _press)
+
+
+def _press(viewer: Any) -> None:
+    if isinstance(plain(viewer.layers.selection.active), Image):
+        predict_newest(viewer)
+    else:
+        show_info("Select an image layer first: this key predicts it")
 
 
 def register_context_menu(application: Application | None = None) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+from napari.layers import Image
+
 from napari_volseg.errors import DataError
 from napari_volseg.models import ModelInfo, read_model_info
 from napari_volseg.runs import list_runs
 from napari_volseg.runs.folder import MODEL
+from napari_volseg.widgets.layers import voxel_size, voxel_words
 from napari_volseg.widgets.preferences import runs_dir
 
-__all__ = ["find_models", "model_identity", "model_words"]
+__all__ = ["find_models", "fit_words", "model_identity", "model_words"]
 
 _MAX_MODELS = 30
 
@@ -60,3 +64,18 @@ def _written(path: Path) -> int:
 def model_identity(model: ModelInfo) -> tuple[Path, str, float | None]:
     """Return what tells a model from another, also when a file was replaced."""
     return model.path, model.created, model.score
+
+
+def fit_words(layer: Image, model: ModelInfo) -> str:
+    """Say how the voxels of an image compare with those that a model learnt from."""
+    size = f"Voxel {voxel_words(layer)}"
+    ratio = np.array(voxel_size(layer)) / np.array(model.voxel_size)
+    if np.allclose(ratio, 1, rtol=0.05):
+        return f"{size}, as the model"
+    trained = " × ".join(f"{edge:g}" for edge in model.voxel_size)
+    if np.allclose(ratio, ratio[0], rtol=0.05):
+        return (
+            f"{size}; the model was trained on {trained} nm: objects look "
+            f"{1 / ratio[0]:.2g} times their size to it"
+        )
+    return f"{size}; the model was trained on {trained} nm: expect worse instances"

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image
-from napari.qt.threading import create_worker
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QHBoxLayout,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_volseg.config import Config
 from napari_volseg.errors import DataError
 from napari_volseg.events import Event, Finished, Notice, Progress, Started
-from napari_volseg.models import ModelInfo, read_model_info
+from napari_volseg.models import ModelInfo
 from napari_volseg.runs import create_prediction, is_run
 from napari_volseg.runs.log import LOG
-from napari_volseg.volume import Volume
-from napari_volseg.widgets.actions import open_dock, register_context_menu
-from napari_volseg.widgets.combos import LayerCombo, fit_narrow
+from napari_volseg.widgets.actions import (
+    PREDICT_KEY,
+    bind_key,
+    open_dock,
+    register_context_menu,
+)
+from napari_volseg.widgets.combos import LayerCombo
 from napari_volseg.widgets.form import ConfigForm, add_row, narrow_form
 from napari_volseg.widgets.job import Job, running_job
-from napari_volseg.widgets.layers import (
-    image_volume,
-    layer_source,
-    placement,
-    voxel_size,
-    voxel_words,
-)
+from napari_volseg.widgets.layers import placement
 from napari_volseg.widgets.messages import (
     MessageLine,
     explain,
@@ -46,14 +36,16 @@ from napari_volseg.widgets.messages import (
     sentence,
     wrapped_label,
 )
-from napari_volseg.widgets.modellist import (
-    find_models,
-    model_identity,
-    model_words,
-)
+from napari_volseg.widgets.modellist import fit_words
+from napari_volseg.widgets.modelpart import ModelPart
+from napari_volseg.widgets.parts import Part, part_words
 from napari_volseg.widgets.preferences import default_device, runs_dir
 from napari_volseg.widgets.progressline import REFRESH_MS, ProgressLine
+from napari_volseg.widgets.remembered import Choice, keep, recall, remember
 from napari_volseg.widgets.results import Delivery
+from napari_volseg.widgets.series import Series
+from napari_volseg.widgets.stream import MapStream
+from napari_volseg.widgets.wherepart import WherePart
 
 if TYPE_CHECKING:
     import napari
@@ -71,21 +63,18 @@ class PredictWidget(QWidget):
         super().__init__()
         self._viewer: Any = viewer
         self._job: Job | None = None
-        self._models: list[ModelInfo] = []
         self._is_asked = False
+        self._going: tuple[Job, Callable[..., None]] | None = None
+        self._again: Callable[[], None] | None = None
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(REFRESH_MS)
         self._later.timeout.connect(self._show_progress)
         self._make_widgets()
         self._lay_out()
-        self.image.layer_changed.connect(self._check)
-        self.model.currentIndexChanged.connect(self._choose_model)
-        self.browse.clicked.connect(self._browse)
-        self.predict.clicked.connect(self.start)
-        self.cancel.clicked.connect(self._cancel)
-        self.inspect.clicked.connect(self._open_inspect)
+        self._connect()
         register_context_menu()
+        bind_key(viewer)
         job = running_job(viewer, "predict")
         if job is not None:
             self._attach(job)
@@ -94,19 +83,17 @@ class PredictWidget(QWidget):
 
     def _make_widgets(self) -> None:
         self.image = LayerCombo(self._viewer, (Image,))
-        self.image.setToolTip("The image layer to predict, as a whole")
-        self.model = fit_narrow(QComboBox())
-        self.model.setToolTip("The model, newest first: name · score · age")
-        self.browse = QPushButton("…")
-        self.browse.setToolTip("Browse for a model.safetensors elsewhere")
-        self.browse.setAccessibleName("Browse for a model")
-        self.browse.setMaximumWidth(32)
+        self.image.setToolTip("The image layer to predict")
+        self.models = ModelPart()
+        self.where = WherePart(self._viewer)
         self.fit = wrapped_label("")
         self.form = ConfigForm(_SIMPLE, _SECTIONS)
         self.predict = primary_button("Predict")
         self.bar = ProgressLine()
         self.cancel = QPushButton("Cancel")
-        self.cancel.setToolTip("Stop the prediction; nothing is added")
+        self.cancel.setToolTip("Stop the prediction and keep the blocks that are done")
+        self.resume = QPushButton("Continue")
+        self.resume.setToolTip("Go on with the prediction where it was stopped")
         self.message = MessageLine()
         self.inspect = QPushButton("Inspect…")
         self.inspect.setToolTip("Look at the maps and move the thresholds")
@@ -118,14 +105,11 @@ class PredictWidget(QWidget):
         setup.setContentsMargins(0, 0, 0, 0)
         rows = narrow_form()
         add_row(rows, "Image", self.image)
-        line = QHBoxLayout()
-        line.addWidget(self.model, 1)
-        line.addWidget(self.browse)
-        add_row(rows, "Model", line)
+        add_row(rows, "Model", self.models, self.models.combo)
         setup.addLayout(rows)
-        setup.addWidget(self.fit)
-        setup.addWidget(self.form)
-        setup.addWidget(self.predict)
+        choices: tuple[QWidget, ...] = (self.where, self.fit, self.form, self.predict)
+        for part in choices:
+            setup.addWidget(part)
         self.running = QWidget()
         running = QHBoxLayout(self.running)
         running.setContentsMargins(0, 0, 0, 0)
@@ -136,12 +120,25 @@ class PredictWidget(QWidget):
             self.setup,
             self.running,
             self.message,
+            self.resume,
             self.inspect,
             self.next,
         )
         for part in parts:
             page.addWidget(part)
         page.addStretch(1)
+        self.resume.hide()
+
+    def _connect(self) -> None:
+        self.image.layer_changed.connect(self._choose_image)
+        self.models.changed.connect(self._choose_model)
+        self.models.listed.connect(self._take_models)
+        self.models.failed.connect(self._refuse_model)
+        self.where.changed.connect(self._check)
+        self.predict.clicked.connect(self.start)
+        self.cancel.clicked.connect(self._cancel)
+        self.resume.clicked.connect(self._continue)
+        self.inspect.clicked.connect(self._open_inspect)
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Look for new models whenever the dock comes to the front."""
@@ -150,12 +147,10 @@ class PredictWidget(QWidget):
 
     def refresh(self) -> None:
         """Look for models in the folder of runs, in a thread."""
-        worker = create_worker(find_models, _start_thread=False, _ignore_errors=True)
-        worker.returned.connect(self._list_models)
-        worker.start()
+        self.models.refresh()
 
     def predict_selected(self) -> None:
-        """Predict the layer selected in the viewer with the newest model."""
+        """Predict the selected layer: as before, or else with the newest model."""
         active = self._viewer.layers.selection.active
         if active is not None:
             self.image.set_layer(active)
@@ -167,20 +162,76 @@ class PredictWidget(QWidget):
         if self._job is not None:
             return
         try:
-            layer, model, volume = self._choice()
+            layer, model, parts = self._choice()
             config = self.form.config()
         except DataError as error:
             self.message.show_error(str(error))
             return
-        job = Job(self._viewer, "predict", f"VolSeg prediction of '{layer.name}'")
-        delivery = Delivery(
-            self._viewer, job, placement(layer), str(layer.name), model.path
+        choice = Choice(
+            str(model.path),
+            self.form.value(),
+            self.where.where.currentText(),
+            int(self.where.slices.value()),
         )
-        delivery.delivered.connect(self._show_result)
-        self._attach(job)
-        job.start(partial(_make_job, model.path, volume, layer_source(layer), config))
+        source = remember(layer, choice)
+        self._again = None
 
-    def _choice(self) -> tuple[Image, ModelInfo, Volume]:
+        def make(part: Part) -> Path:
+            keep(source, choice)
+            return _make_job(model.path, part, config)
+
+        if len(parts) == 1:
+            self._predict_one(layer, model, parts[0], partial(make, parts[0]))
+        else:
+            self._predict_each(layer, parts, make)
+
+    def _predict_one(
+        self, layer: Image, model: ModelInfo, part: Part, make: Callable[[], Path]
+    ) -> None:
+        place, start = placement(layer), part.box.start
+        name = part.volume.name
+        stream = MapStream(self._viewer, place, name, start)
+
+        def run(make: Callable[[], Path], resume: bool = False) -> None:
+            job = Job(self._viewer, "predict", f"VolSeg prediction of '{name}'")
+            stream.follow(job)
+            delivery = Delivery(
+                self._viewer, job, place, name, model.path, stream, start
+            )
+            delivery.delivered.connect(self._show_result)
+            self._attach(job)
+            self._going = job, partial(run, resume=True)
+            job.finished.connect(self._offer)
+            job.start(make, resume=resume)
+
+        run(make)
+
+    def _predict_each(
+        self, layer: Image, parts: list[Part], make: Callable[[Part], Path]
+    ) -> None:
+        """Predict one part after the other, and show them as one."""
+        series = Series(self._viewer, layer, parts[0].box.start)
+        series.delivered.connect(self._show_result)
+        series.failed.connect(self.message.show_error)
+        series.begun.connect(self._attach)
+        series.start(parts, make)
+
+    def _offer(self, result: Finished) -> None:
+        """Offer to go on with a prediction that was stopped or failed."""
+        if self._going is None:
+            return
+        (job, run), self._going = self._going, None
+        folder = job.folder
+        if result.reason in ("stopped", "failed") and folder is not None:
+            self._again = partial(run, lambda: folder)
+        self.resume.setVisible(self._again is not None)
+
+    def _continue(self) -> None:
+        if self._job is None and self._again is not None:
+            again, self._again = self._again, None
+            again()
+
+    def _choice(self) -> tuple[Image, ModelInfo, list[Part]]:
         """Return what to predict with what.
 
         Raises
@@ -191,38 +242,50 @@ class PredictWidget(QWidget):
         layer = self.image.layer()
         if layer is None:
             raise DataError("there is no image: open a volume")
-        volume = image_volume(layer)
-        model = self._model()
+        model = self.models.model()
         if model is None:
             raise DataError("there is no model: train one in VolSeg › Train, or Browse")
-        if volume.n_channels != model.in_channels:
-            raise DataError(
-                f"'{layer.name}' has {volume.n_channels} channels but the model "
-                f"'{model.name}' was trained on {model.in_channels}: choose another"
-            )
-        return layer, model, volume
-
-    def _model(self) -> ModelInfo | None:
-        index = self.model.currentIndex()
-        return self._models[index] if 0 <= index < len(self._models) else None
+        return layer, model, self.where.parts(layer, model.in_channels)
 
     def _check(self, *_: object) -> None:
         """Say at once what keeps Predict from starting, and how the voxels fit."""
         if self._job is not None:
             return
+        model = self.models.model()
+        self.where.show_for(
+            self.image.layer(), 1 if model is None else model.in_channels
+        )
         try:
-            layer, model = self._choice()[:2]
+            layer, model, parts = self._choice()
         except DataError as error:
             explain(self.predict, "", str(error))
             self.fit.setText(f"{sentence(str(error))}.")
             self.next.setText("What next? Choose an image and a model.")
             return
-        explain(self.predict, "Predict in a process of its own")
-        self.fit.setText(_fit_words(layer, model))
+        explain(self.predict, f"Predict in a process of its own ({PREDICT_KEY})")
+        self.fit.setText(f"{fit_words(layer, model)}\n{part_words(parts)}")
         self.next.setText("What next? Press Predict; napari stays free meanwhile.")
 
-    def _choose_model(self, *_: object) -> None:
-        model = self._model()
+    def _choose_image(self) -> None:
+        """Take the model and the settings that the image was last predicted with."""
+        layer = self.image.layer()
+        choice = None if layer is None or self._job is not None else recall(layer)
+        if choice is not None and self.models.choose(Path(choice.model)):
+            self._take(choice)
+        self._check()
+
+    def _take(self, choice: Choice) -> None:
+        try:
+            self.form.set_value(choice.settings)
+        except DataError:
+            return  # settings of another version
+        self.where.slices.setValue(choice.depth)
+        # A drawn box may be gone; the whole layer is always there.
+        if choice.where == "current view":
+            self.where.where.setCurrentText(choice.where)
+
+    def _choose_model(self) -> None:
+        model = self.models.model()
         if model is not None:
             tree = {
                 "inference": model.inference.model_dump(mode="json"),
@@ -230,66 +293,27 @@ class PredictWidget(QWidget):
                 "system": {"device": default_device()},
             }
             self.form.set_value(tree)
-            self.model.setToolTip(f"{model.path}\n{model.architecture}")
         self._check()
 
-    def _list_models(self, models: list[ModelInfo]) -> None:
-        chosen = self._model()
-        newest = self._models[0].path if self._models else None
-        browsed = [m for m in self._models if m.path.parent.parent != runs_dir()]
-        paths = {model.path for model in models}
-        models = [*models, *(m for m in browsed if m.path not in paths)]
-        if [model_identity(m) for m in models] != [
-            model_identity(m) for m in self._models
-        ]:
-            self._fill(models)
-            # A newer model is what people mean, unless they chose an older one.
-            if chosen is not None and chosen.path != newest:
-                self._select(chosen.path)
+    def _take_models(self) -> None:
         self._check()
         if self._is_asked:
             self._is_asked = False
-            self.model.setCurrentIndex(0 if self._models else -1)
+            layer = self.image.layer()
+            if layer is None or recall(layer) is None:
+                self.models.choose_newest()
             self.start()
 
-    def _fill(self, models: list[ModelInfo]) -> None:
-        self.model.blockSignals(True)
-        self._models = models
-        self.model.clear()
-        for model in models:
-            self.model.addItem(model_words(model))
-            row = self.model.count() - 1
-            self.model.setItemData(row, str(model.path), Qt.ItemDataRole.ToolTipRole)
-        self.model.blockSignals(False)
-        self._choose_model()
-
-    def _select(self, path: Path) -> None:
-        for index, model in enumerate(self._models):
-            if model.path == path:
-                self.model.setCurrentIndex(index)
-
-    def _browse(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(
-            self, "Choose a model", str(runs_dir()), "Model (*.safetensors)"
-        )
-        if path:
-            self.add_model(Path(path))
+    def _refuse_model(self, why: str) -> None:
+        self.message.show_error(why) if why else self.message.clear()
 
     def add_model(self, path: Path) -> None:
         """Choose a model file from anywhere."""
-        try:
-            model = read_model_info(path)
-        except DataError as error:
-            self.message.show_error(str(error))
-            return
-        self.message.clear()
-        others = [other for other in self._models if other.path != path]
-        self._fill([*others, model])
-        self._select(path)
+        self.models.add(path)
 
-    def _attach(self, job: Job) -> None:
+    def _attach(self, job: Job, what: str = "") -> None:
         self._job = job
-        self.bar.begin("starting…")
+        self.bar.begin(f"{what} · starting…" if what else "starting…")
         self.message.clear()
         job.event.connect(self._show_event)
         job.finished.connect(self._finish)
@@ -347,30 +371,17 @@ class PredictWidget(QWidget):
         self.running.setVisible(is_running)
         self.cancel.setText("Cancel")
         self.inspect.hide()
+        self.resume.hide()
         if not is_running:
             self._check()
 
 
-def _fit_words(layer: Image, model: ModelInfo) -> str:
-    size = f"Voxel {voxel_words(layer)}"
-    ratio = np.array(voxel_size(layer)) / np.array(model.voxel_size)
-    if np.allclose(ratio, 1, rtol=0.05):
-        return f"{size}, as the model"
-    trained = " × ".join(f"{edge:g}" for edge in model.voxel_size)
-    if np.allclose(ratio, ratio[0], rtol=0.05):
-        return (
-            f"{size}; the model was trained on {trained} nm: objects look "
-            f"{1 / ratio[0]:.2g} times their size to it"
-        )
-    return f"{size}; the model was trained on {trained} nm: expect worse instances"
-
-
-def _make_job(model: Path, volume: Volume, source: str | None, config: Config) -> Path:
+def _make_job(model: Path, part: Part, config: Config) -> Path:
     run = model.parent if is_run(model.parent) else runs_dir()
     return create_prediction(
         model,
-        volume,
-        source,
+        part.volume,
+        part.source,
         run / "predictions",
         inference=config.inference,
         instances=config.instances,

@@ -33,6 +33,9 @@ class ProgressLine(QProgressBar):
         self.setRange(0, 1000)
         self.setValue(round(1000 * share))
         text = f"{100 * share:.0f} %"
+        done, total = progress.blocks
+        if total > 1 and progress.state == "running":
+            text = f"{text} · block {done}/{total}"
         if progress.state not in ("running",):
             text = f"{text} · {progress.state}"
         elif progress.remaining is not None:

@@ -5,6 +5,7 @@ Layers are made in the thread too, so that the GUI thread only has to hang them 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +17,14 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_volseg.events import Finished
+from napari_volseg.geometry import Size
 from napari_volseg.io import open_volume, read_labels
+from napari_volseg.runs.prediction import REQUEST
 from napari_volseg.widgets.job import Job
-from napari_volseg.widgets.layers import Placement, plain
+from napari_volseg.widgets.layers import METADATA_KEY, Placement, plain
 from napari_volseg.widgets.outputs import MAPS, add_beside, make_instances, make_map
 from napari_volseg.widgets.readers import lazy
+from napari_volseg.widgets.stream import MapStream
 
 __all__ = ["Delivery", "Prediction", "read_prediction_result"]
 
@@ -49,7 +53,14 @@ class Delivery(QObject):
     """The layers that were added: three images and a labels layer."""
 
     def __init__(
-        self, viewer: Any, job: Job, place: Placement, image: str, model: Path
+        self,
+        viewer: Any,
+        job: Job,
+        place: Placement,
+        image: str,
+        model: Path,
+        stream: MapStream,
+        start: Size = (0, 0, 0),
     ) -> None:
         super().__init__()
         self._viewer = viewer
@@ -57,6 +68,8 @@ class Delivery(QObject):
         self._place = place
         self._image = image
         self._model = model
+        self._stream = stream
+        self._start = start
         self._steps: list[Callable[[], Any]] = []
         self._layers: list[Any] = []
         self._stepper = QTimer(self)
@@ -68,6 +81,8 @@ class Delivery(QObject):
     def _fetch(self, result: Finished) -> None:
         if result.reason != "completed" or self._job.folder is None:
             _undelivered.discard(self)
+            if not self._job.window_is_gone:
+                self._stream.stop()
             return
         worker = create_worker(self._make, self._job.folder, _start_thread=False)
         worker.returned.connect(self._add)
@@ -77,17 +92,17 @@ class Delivery(QObject):
     def _make(self, folder: Path) -> list[Any]:
         """Read the result and make its layers, in the thread."""
         prediction = read_prediction_result(folder)
-        origin = {
-            "prediction": str(folder),
-            "model": str(self._model),
-            "image": self._image,
-        }
-        common = (self._place, f"{self._image} · ", origin)
+        maps_CZYX = self._stream.complete(folder)
+        common = (self._place, f"{self._image} · ", self._origin(folder))
         layers: list[Any] = [
-            make_map(role, prediction.maps_CZYX[channel], *common)
+            make_map(role, maps_CZYX[channel], *common, start=self._start)
             for channel, role in enumerate(MAPS)
+            if not self._stream.layers
         ]
-        labels = make_instances(prediction.instances_ZYX, *common, visible=False)
+        labels = make_instances(
+            prediction.instances_ZYX, *common, start=self._start, visible=False
+        )
+        labels.metadata[METADATA_KEY]["thresholds"] = _thresholds(folder)
         if prediction.table is not None:
             labels.features = prediction.table
         return [*layers, labels]
@@ -97,9 +112,28 @@ class Delivery(QObject):
             _undelivered.discard(self)
             return  # the result is in the run folder
         self._layers = layers
-        self._steps = [partial(add_beside, self._viewer, layer) for layer in layers]
-        self._steps += [partial(self._show, layers[-1])]
+        arrived = [self._settle] if self._stream.layers else []
+        self._steps = [*arrived, *(partial(self._add_one, layer) for layer in layers)]
+        self._steps.append(partial(self._show, layers[-1]))
         self._stepper.start()
+
+    def _origin(self, folder: Path) -> dict[str, Any]:
+        return {
+            "prediction": str(folder),
+            "model": str(self._model),
+            "image": self._image,
+        }
+
+    def _settle(self) -> None:
+        """Let the maps that arrived block by block be those of the prediction."""
+        assert self._job.folder is not None
+        arrived = self._stream.settle(self._origin(self._job.folder))
+        for layer in arrived.values():
+            layer.visible = False
+        self._layers = [*arrived.values(), *self._layers]
+
+    def _add_one(self, layer: Any) -> None:
+        add_beside(self._viewer, layer)
 
     def _show(self, labels: Any) -> None:
         """Show the instances, and select them unless the user is painting."""
@@ -121,6 +155,14 @@ class Delivery(QObject):
 
     def _give_up(self, error: Exception) -> None:
         _undelivered.discard(self)
+
+
+def _thresholds(folder: Path) -> Any:
+    """Return the thresholds that were asked for; None when they were the model's."""
+    try:
+        return json.loads((folder / REQUEST).read_text("utf-8"))["instances"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def read_prediction_result(folder: Path) -> Prediction:
