@@ -85,3 +85,12 @@ def test_a_block_to_read_lies_in_the_volume_and_is_not_far_too_large(shape, chun
     block = reading_block(shape, chunks, n)
     assert all(1 <= b <= m for b, m in zip(block, shape, strict=True))
     assert np.prod(block) <= 4 * n
+
+
+def test_a_box_contains_what_lies_inside_it():
+    box = Box((1, 2, 3), (5, 6, 7))
+
+    assert box.contains(box)
+    assert box.contains(Box((2, 2, 4), (5, 5, 7)))
+    assert not box.contains(Box((0, 2, 3), (5, 6, 7)))
+    assert not box.contains(Box((1, 2, 3), (5, 6, 8)))

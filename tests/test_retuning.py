@@ -11,6 +11,7 @@ from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
 from napari_volseg.instances import find_seeds, segment
 from napari_volseg.retuning import Failed, Retuned, Retuner, serve
+from napari_volseg.retuning.server import name_alike
 from napari_volseg.sample_data import make_sample
 from napari_volseg.targets import make_targets
 
@@ -31,11 +32,13 @@ def retuner():
     retuner.close()
 
 
-def wait(retuner: Retuner, ticket: int | None = None) -> Retuned | Failed:
+def wait(
+    retuner: Retuner, ticket: int | None = None, lane: str = "box"
+) -> Retuned | Failed:
     """Return the next answer, or the one with a ticket."""
     pause = threading.Event()
     for _ in range(6000):
-        answer = retuner.poll()
+        answer = retuner.poll(lane)
         if isinstance(answer, Failed):
             return answer
         if answer is not None and ticket in (None, answer.ticket):
@@ -210,3 +213,43 @@ def test_serving_plain_streams(maps, tmp_path):
     np.testing.assert_array_equal(
         np.load(tmp_path / "labels-2.npy"), segment(maps, InstancesConfig(mask=0.4))
     )
+
+
+def test_slices_are_answered_on_a_lane_of_their_own(maps, retuner):
+    retuner.load(maps)
+    whole = wait(retuner, retuner.request(InstancesConfig()))
+    box, config = Box((4, 10, 20), (9, 50, 64)), InstancesConfig(mask=0.6)
+
+    newest = retuner.request(config)
+    ticket = retuner.request(config, box, "slices")
+    answer = wait(retuner, ticket, "slices")
+
+    assert answer.box == box
+    assert answer.lane == "slices"
+    expected = segment(maps[:, *box.slices], config)
+    assert len(np.unique(answer.labels_ZYX)) == len(np.unique(expected))
+    np.testing.assert_array_equal(answer.labels_ZYX > 0, expected > 0)
+    both = (answer.labels_ZYX > 0) & (whole.labels_ZYX[box.slices] > 0)
+    same = answer.labels_ZYX == whole.labels_ZYX[box.slices]
+    assert same[both].mean() > 0.9
+    assert wait(retuner, newest).lane == "box"
+
+
+def test_names_follow_the_largest_overlap():
+    known = np.array([[[5, 5, 5, 9, 9, 0, 0]]], np.int32)
+    labels = np.array([[[1, 1, 2, 2, 2, 3, 0]]], np.int32)
+
+    assert name_alike(labels, known).tolist() == [[[5, 5, 9, 9, 9, 10, 0]]]
+
+
+def test_an_id_is_given_once_only():
+    known = np.array([[[5, 5, 5, 5, 0]]], np.int32)
+    labels = np.array([[[1, 2, 2, 2, 0]]], np.int32)
+
+    assert name_alike(labels, known).tolist() == [[[6, 5, 5, 5, 0]]]
+
+
+def test_nothing_has_no_names():
+    nothing = np.zeros((1, 2, 2), np.int32)
+
+    assert not name_alike(nothing, nothing).any()

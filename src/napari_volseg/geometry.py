@@ -84,6 +84,12 @@ class Box:
         )
         return Box(start, stop)  # type: ignore[arg-type]
 
+    def contains(self, other: Box) -> bool:
+        """Return whether another box lies inside this one."""
+        return all(
+            a <= b for a, b in zip(self.start, other.start, strict=True)
+        ) and all(a >= b for a, b in zip(self.stop, other.stop, strict=True))
+
     def within(self, outer: Box) -> tuple[slice, slice, slice]:
         """Return the index of this box into an array that covers `outer`."""
         z, y, x = (

@@ -114,3 +114,31 @@ def test_inputs_are_not_written(maps, truth):
         array.setflags(write=False)
 
     fit_thresholds(*arrays, InstancesConfig())
+
+
+def test_curves_say_how_the_score_depends_on_each_threshold(maps, truth):
+    steps = []
+
+    fitted = fit_thresholds(
+        maps[:, :, :40, :40],
+        truth[:, :40, :40],
+        None,
+        InstancesConfig(seed_distance=0.9),
+        with_curves=True,
+        report=lambda done, total: steps.append((done, total)),
+    )
+
+    assert set(fitted.curves) == {
+        "mask",
+        "seed_boundary",
+        "seed_distance",
+        "seed_depth",
+    }
+    for name, points in fitted.curves.items():
+        values = [value for value, _ in points]
+        assert values == sorted(set(values))
+        at_best = dict(points)[getattr(fitted.config, name)]
+        assert at_best == pytest.approx(fitted.score)
+    assert fitted.before["ap"] < fitted.scores["ap"]
+    assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
+    assert all(done <= total for done, total in steps)

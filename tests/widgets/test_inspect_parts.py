@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from napari_volseg.config import InstancesConfig
+from napari_volseg.geometry import Box
+from napari_volseg.retuning import Retuned
 from napari_volseg.widgets.cursor import read_values
 from napari_volseg.widgets.histograms import count_values
 from napari_volseg.widgets.layers import placement
 from napari_volseg.widgets.outputs import add_instances
+from napari_volseg.widgets.predictions import view_slices
 from napari_volseg.widgets.presets import PRESETS
 from napari_volseg.widgets.viewers import camera_of, grid_of
 from napari_volseg.widgets.viewpart import foreground
@@ -208,3 +211,40 @@ def test_instances_in_a_box_are_found_at_their_place(
     found, voxel = _instances_at(shown, (2 * 30, 4 * 8, 5 * 8))
     assert found is data
     assert voxel == (1, 2, 2)
+
+
+def test_the_slice_that_is_looked_at_comes_first(
+    viewer: Any, inspect_dock: Any, qtbot: Any
+) -> None:
+    inspect_dock.thresholds.controls["seed_distance"].setValue(0.7)
+    qtbot.waitUntil(
+        lambda: "1 instance ·" in inspect_dock.count.text(), timeout=TIMEOUT
+    )
+    layer = viewer.layers["out · instances"]
+    viewer.dims.set_point(0, 4 * 30)
+    before = layer.data.copy()
+    box = Box((2, 10, 0), (7, 30, 40))
+    marked = np.full(box.shape, 77, np.int32)
+    answer = Retuned(99, box, marked, marked[:0], 0.0, "slices")
+    inspect_dock._show_slices(answer)
+    assert (layer.data[4, 10:30] == 77).all()
+    changed = layer.data != before
+    assert not changed[[2, 3, 5, 6]].any()
+    viewer.dims.set_point(0, 7 * 30)
+    inspect_dock._show_slices(answer)
+    assert not (layer.data[7] == 77).any()
+
+
+def test_slices_lie_around_the_view_inside_the_box(viewer: Any) -> None:
+    layer = viewer.add_image(np.zeros((40, 30, 20)), scale=(2, 1, 1))
+    viewer.dims.set_point(0, 2 * 20)
+    whole = Box.whole((40, 30, 20))
+    assert view_slices(viewer, layer, whole) == Box((16, 0, 0), (25, 30, 20))
+    viewer.dims.set_point(0, 0)
+    assert view_slices(viewer, layer, whole) == Box((0, 0, 0), (5, 30, 20))
+    assert view_slices(viewer, layer, Box((9, 0, 0), (20, 30, 20))) is None
+    viewer.dims.order = (1, 0, 2)
+    viewer.dims.set_point(1, 12)
+    assert view_slices(viewer, layer, whole) == Box((0, 8, 0), (40, 17, 20))
+    viewer.dims.ndisplay = 3
+    assert view_slices(viewer, layer, whole) is None

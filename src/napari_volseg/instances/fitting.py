@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import fastremap
@@ -30,6 +30,8 @@ _FINE: Mapping[str, tuple[float, ...]] = {
     "seed_boundary": (-0.15, -0.08, 0.08, 0.15),
     "mask": (-0.05, 0.05),
 }
+_CURVES = ("mask", "seed_boundary", "seed_distance", "seed_depth")
+_N_TRIALS = 55
 # Scores closer than this are one plateau: on a few objects it is chance.
 _TOLERANCE = 0.003
 # Context kept around the annotated voxels, so that objects flood as in the volume.
@@ -45,6 +47,10 @@ class FittedThresholds:
     """``ap + (1 - adapted_rand_error) / 10`` on the annotated voxels."""
     scores: Mapping[str, float]
     """All of `metrics.evaluate`; empty when there was nothing to fit to."""
+    before: Mapping[str, float] = field(default_factory=dict)
+    """The same with the thresholds that the search began with."""
+    curves: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    """By setting, value and score while all others are at their best."""
 
 
 def fit_thresholds(
@@ -52,6 +58,9 @@ def fit_thresholds(
     labels_ZYX: NDArray[np.integer[Any]],
     annotated_ZYX: NDArray[np.bool_] | None,
     start: InstancesConfig,
+    *,
+    with_curves: bool = False,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> FittedThresholds:
     """Search the thresholds under which `segment` matches the labels best.
 
@@ -69,6 +78,11 @@ def fit_thresholds(
         The true instances and where they count; None means everywhere.
     start
         Where to begin; returned with score 0 when no true instance is annotated.
+    with_curves
+        Say how the score depends on each threshold of a map: some thirty
+        segmentations more.
+    report
+        Called with the number of segmentations done and about how many there will be.
     """
     maps = check_maps(maps_CZYX)
     truth, known = np.asarray(labels_ZYX), annotated_ZYX
@@ -78,7 +92,8 @@ def fit_thresholds(
         truth = np.where(known, truth, 0)
     if not truth.any():
         return FittedThresholds(start, 0.0, {})
-    trials = _Trials(np.ascontiguousarray(maps), truth, known)
+    expected = _N_TRIALS + with_curves * sum(len(_COARSE[name]) for name in _CURVES)
+    trials = _Trials(np.ascontiguousarray(maps), truth, known, report, expected)
     small = _small_size(truth)
     best = start.model_copy(update={"min_size": min(start.min_size, small // 5)})
     for setting, values in _COARSE.items():
@@ -92,7 +107,10 @@ def fit_thresholds(
     best = trials.improve(best, "min_seed_size", seed_sizes, start.min_seed_size)
     sizes = (0, small // 20, small // 2)
     best = trials.improve(best, "min_size", sizes, small // 5)
-    return FittedThresholds(best, *trials.score(best))
+    curves = trials.curves(best) if with_curves else {}
+    return FittedThresholds(
+        best, *trials.score(best), before=trials.score(start)[1], curves=curves
+    )
 
 
 class _Trials:
@@ -103,7 +121,10 @@ class _Trials:
         maps_CZYX: NDArray[np.uint8],
         truth_ZYX: NDArray[np.integer[Any]],
         known_ZYX: NDArray[np.bool_] | None,
+        report: Callable[[int, int], None],
+        expected: int,
     ) -> None:
+        self._report, self._expected = report, expected
         self._maps, self._truth, self._known = maps_CZYX, truth_ZYX, known_ZYX
         self._done: dict[str, tuple[float, dict[str, float]]] = {}
 
@@ -114,7 +135,21 @@ class _Trials:
             scores = evaluate(labels_ZYX, self._truth, self._known)
             total = scores["ap"] + 0.1 * (1 - scores["adapted_rand_error"])
             self._done[key] = total, scores
+            n = len(self._done)
+            self._report(n, max(n, self._expected))
         return self._done[key]
+
+    def curves(
+        self, best: InstancesConfig
+    ) -> dict[str, tuple[tuple[float, float], ...]]:
+        """Return how the score depends on each threshold of a map."""
+        return {
+            name: tuple(
+                (value, self.score(best.model_copy(update={name: value}))[0])
+                for value in sorted({*_COARSE[name], getattr(best, name)})
+            )
+            for name in _CURVES
+        }
 
     def improve(
         self,

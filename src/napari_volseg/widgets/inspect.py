@@ -14,6 +14,7 @@ from napari_volseg.config import InstancesConfig
 from napari_volseg.retuning import Retuned
 from napari_volseg.widgets.actions import register_context_menu
 from napari_volseg.widgets.cursor import CursorValues
+from napari_volseg.widgets.fitpart import FitPart
 from napari_volseg.widgets.form import add_row, narrow_form
 from napari_volseg.widgets.histograms import HistogramPart
 from napari_volseg.widgets.layers import METADATA_KEY, placement
@@ -29,7 +30,9 @@ from napari_volseg.widgets.plot import SizePlot
 from napari_volseg.widgets.predictions import (
     PredictionCombo,
     ShownPrediction,
+    shown_slice,
     view_box,
+    view_slices,
 )
 from napari_volseg.widgets.profilepart import ProfilePart
 from napari_volseg.widgets.thresholds import ThresholdPanel
@@ -73,6 +76,7 @@ class InspectWidget(QWidget):
         self.seeds.setToolTip("Show the seeds from which the instances grow")
         self.reset = QPushButton("Reset to model")
         self.reset.setToolTip("Take the thresholds that were fitted after training")
+        self.fitting = FitPart(viewer, self.prediction)
         self.count = wrapped_label("")
         self.sizes = SizePlot(viewer)
         self._measuring = Newest(self)
@@ -95,6 +99,7 @@ class InspectWidget(QWidget):
             self.thresholds,
             self.seeds,
             self.reset,
+            self.fitting,
             self.count,
             self.sizes,
         )
@@ -118,6 +123,8 @@ class InspectWidget(QWidget):
         self.seeds.toggled.connect(self._toggle_seeds)
         self.view.contours_changed.connect(self._outline_seeds)
         self.reset.clicked.connect(self._reset)
+        self.fitting.fitted.connect(self._take_fitted)
+        self.fitting.failed.connect(self.message.show_error)
         self._measuring.returned.connect(self._show_sizes)
 
     def _take_prediction(self) -> None:
@@ -127,6 +134,7 @@ class InspectWidget(QWidget):
         self.body.setEnabled(shown is not None)
         self.message.clear()
         self.histograms.refresh()
+        self.fitting.forget()
         if shown is None:
             self.count.clear()
             self.next.setText(
@@ -159,11 +167,13 @@ class InspectWidget(QWidget):
         self.thresholds.set_value(config)
         for part in (self.profile, self.histograms, self.view):
             part.show_thresholds(config)
+        self.fitting.use(config)
 
     def _change_thresholds(self) -> None:
         config = self.thresholds.value()
         self.profile.show_thresholds(config)
         self.view.show_thresholds(config)
+        self.fitting.use(config)
         self._later.start()
 
     def _reset(self) -> None:
@@ -171,6 +181,10 @@ class InspectWidget(QWidget):
         if shown is not None:
             self._set_thresholds(shown.model_thresholds())
             self._retune()
+
+    def _take_fitted(self, config: InstancesConfig) -> None:
+        self._set_thresholds(config)
+        self._retune()
 
     def _outline_seeds(self, is_contoured: bool) -> None:
         """Show outlines of the seeds as long as a preset wants them."""
@@ -203,9 +217,33 @@ class InspectWidget(QWidget):
             self._close_tuning()
             self._tuning = Tuning(shown.maps, box, self)
             self._tuning.retuned.connect(self._show_retuned)
+            self._tuning.sliced.connect(self._show_slices)
             self._tuning.failed.connect(self.message.show_error)
             self.destroyed.connect(self._tuning.close)
-        self._tuning.request(self.thresholds.value())
+        slices = view_slices(self._viewer, shown.layers["mask"], self._tuning.box)
+        self._tuning.request(self.thresholds.value(), slices)
+
+    def _show_slices(self, answer: Retuned) -> None:
+        """Show the slice that is looked at; the others follow with the whole box."""
+        shown = self.prediction.prediction()
+        if shown is None or self._tuning is None or self._viewer.dims.ndisplay != 2:
+            return
+        is_whole = self._tuning.box.shape == shown.shape_ZYX
+        layer = shown.layers.get("instances" if is_whole else "instances in the box")
+        axis, place = shown_slice(self._viewer, shown.layers["mask"])
+        place -= self._tuning.box.start[axis]
+        if layer is None or not answer.box.start[axis] <= place < answer.box.stop[axis]:
+            return
+        if not isinstance(layer.data, np.ndarray) or not layer.data.flags.writeable:
+            return
+        part = list(answer.box.slices)
+        part[axis] = slice(place, place + 1)
+        inner = [slice(None)] * 3
+        inner[axis] = slice(
+            place - answer.box.start[axis], place - answer.box.start[axis] + 1
+        )
+        layer.data[tuple(part)] = answer.labels_ZYX[tuple(inner)]
+        layer.refresh()
 
     def _show_retuned(self, answer: Retuned) -> None:
         shown = self.prediction.prediction()

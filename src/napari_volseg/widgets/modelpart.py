@@ -31,6 +31,7 @@ class ModelPart(QWidget):
         super().__init__()
         self.models: list[ModelInfo] = []
         self.combo = fit_narrow(QComboBox())
+        self.combo.setMinimumContentsLength(6)
         self.combo.setToolTip("The model, newest first: name · score · age")
         self.browse = QPushButton("…")
         self.browse.setToolTip("Browse for a model.safetensors elsewhere")
@@ -38,6 +39,7 @@ class ModelPart(QWidget):
         self.browse.setMaximumWidth(32)
         line = QHBoxLayout(self)
         line.setContentsMargins(0, 0, 0, 0)
+        line.setSpacing(4)
         line.addWidget(self.combo, 1)
         line.addWidget(self.browse)
         self.combo.currentIndexChanged.connect(self._report)

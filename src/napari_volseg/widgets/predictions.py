@@ -23,11 +23,20 @@ from napari_volseg.widgets.layers import METADATA_KEY, plain
 from napari_volseg.widgets.outputs import MAPS
 from napari_volseg.widgets.viewers import camera_of
 
-__all__ = ["PredictionCombo", "ShownPrediction", "shown_predictions", "view_box"]
+__all__ = [
+    "PredictionCombo",
+    "ShownPrediction",
+    "shown_predictions",
+    "shown_slice",
+    "view_box",
+    "view_slices",
+]
 
 _WHOLE = 16 * 2**20
 """Voxels up to which a whole volume is segmented again."""
 _EDGE = 256
+_CONTEXT = 4
+"""Slices on either side that the one that is shown is segmented with."""
 
 
 @dataclass
@@ -163,14 +172,46 @@ def view_box(viewer: Any, layer: Layer, shape_ZYX: Size) -> Box:
     whole = Box.whole(shape_ZYX)
     if whole.size <= _WHOLE:
         return whole
+    return box_around(_centre(viewer, layer), shape_ZYX)
+
+
+def view_slices(viewer: Any, layer: Layer, box: Box) -> Box | None:
+    """Return the slices around the one that is shown, at the view, inside a box.
+
+    None in 3D, and where the view lies beside the box.
+    """
+    if viewer.dims.ndisplay != 2:
+        return None
+    centre = _centre(viewer, layer)
+    axis = int(viewer.dims.not_displayed[-1]) - (viewer.dims.ndim - 3)
+    start, stop = [], []
+    for i, (value, low, high) in enumerate(
+        zip(centre, box.start, box.stop, strict=True)
+    ):
+        reach = _CONTEXT if i == axis else _EDGE // 2
+        middle = round(float(value))
+        start.append(min(max(low, middle - reach), high))
+        stop.append(min(max(low, middle + reach + (i == axis)), high))
+    slices = Box(tuple(start), tuple(stop))  # type: ignore[arg-type]
+    return slices if slices.size else None
+
+
+def shown_slice(viewer: Any, layer: Layer) -> tuple[int, int]:
+    """Return the axis (0, 1 or 2) across which a slice is shown, and its voxel."""
+    axis = int(viewer.dims.not_displayed[-1]) - (viewer.dims.ndim - 3)
+    return axis, round(float(_centre(viewer, layer)[axis]))
+
+
+def _centre(viewer: Any, layer: Layer) -> NDArray[np.float64]:
+    """Return the middle of the view in the voxels of a layer."""
     world = np.array(viewer.dims.point, float)[-3:]
     displayed = list(viewer.dims.displayed)[-2:]
     offset = viewer.dims.ndim - 3
     centre = np.asarray(camera_of(viewer).center, float)[-2:]
     for axis, value in zip(displayed, centre, strict=True):
         world[axis - offset] = value
-    point = np.asarray(layer.world_to_data(world), float)[-3:]
-    return box_around(point, shape_ZYX)
+    point: NDArray[np.float64] = np.asarray(layer.world_to_data(world), float)[-3:]
+    return point
 
 
 def box_around(point: Sequence[float] | Any, shape_ZYX: Size) -> Box:

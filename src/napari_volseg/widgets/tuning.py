@@ -26,6 +26,8 @@ class Tuning(QObject):
 
     retuned = Signal(object)
     """A `Retuned`; its labels cover `box`."""
+    sliced = Signal(object)
+    """A `Retuned` of the slices that were asked for; those of `box` come later."""
     failed = Signal(str)
 
     def __init__(
@@ -35,7 +37,7 @@ class Tuning(QObject):
         self.box = box
         self._maps = maps
         self._retuner: Retuner | None = None
-        self._wish: InstancesConfig | None = None
+        self._wish: tuple[InstancesConfig, Box | None] | None = None
         self._ticket = 0
         self._is_loading = False
         self._is_closed = False
@@ -43,9 +45,16 @@ class Tuning(QObject):
         self._timer.setInterval(_POLL_MS)
         self._timer.timeout.connect(self._poll)
 
-    def request(self, config: InstancesConfig) -> None:
-        """Ask for instances; an older request that waits is dropped."""
-        self._wish = config
+    def request(self, config: InstancesConfig, slices: Box | None = None) -> None:
+        """Ask for instances; an older request that waits is dropped.
+
+        Parameters
+        ----------
+        slices
+            The part that is looked at, in the voxels of the maps and inside `box`: it
+            is answered first.
+        """
+        self._wish = config, slices
         if self._retuner is not None:
             self._send()
         elif not self._is_loading:
@@ -80,13 +89,18 @@ class Tuning(QObject):
 
     def _send(self) -> None:
         if self._retuner is not None and self._wish is not None:
-            self._ticket = self._retuner.request(self._wish, None)
-            self._wish = None
+            (config, slices), self._wish = self._wish, None
+            if slices is not None:
+                self._retuner.request(config, _moved(slices, self.box), "slices")
+            self._ticket = self._retuner.request(config)
             self._timer.start()
 
     def _poll(self) -> None:
         if self._retuner is None:
             return
+        first = self._retuner.poll("slices")
+        if isinstance(first, Retuned):
+            self.sliced.emit(first)
         answer = self._retuner.poll()
         if isinstance(answer, Retuned):
             if answer.ticket == self._ticket:
@@ -96,6 +110,12 @@ class Tuning(QObject):
             self.close()
             self._is_closed = False
             self.failed.emit(answer.message)
+
+
+def _moved(part: Box, box: Box) -> Box:
+    """Return a part of a box in the box's own voxels."""
+    z, y, x = part.within(box)
+    return Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
 
 
 def _load(maps: Sequence[Any], box: Box) -> Retuner:

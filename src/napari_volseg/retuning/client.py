@@ -1,36 +1,28 @@
-"""Instances that follow the thresholds, made in a process of their own.
-
-A client asks, a server segments. They exchange lines of JSON over the server's
-standard input and output, and arrays as NPY files in a folder of their own. The
-client side needs numpy only, so that the process of napari stays responsive: the
-libraries that segment hold Python's interpreter lock.
-"""
+"""The client: asks for instances and never waits for them."""
 
 from __future__ import annotations
 
 import atexit
 import json
-import os
-import queue
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
+from napari_volseg.retuning.messages import LANES, Lane, parse
 
-__all__ = ["Failed", "Retuned", "Retuner", "serve"]
+__all__ = ["Failed", "Retuned", "Retuner"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +36,7 @@ class Retuned:
     seeds_ZYX: NDArray[np.int32]
     seconds: float
     """What the segmentation took."""
+    lane: Lane = "box"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +46,21 @@ class Failed:
     message: str
 
 
+@dataclass(slots=True)
+class _Asked:
+    """What a lane was asked for."""
+
+    at_work: bool = False
+    waiting: dict[str, Any] | None = None
+    answers: list[Retuned | Failed] = field(default_factory=list)
+    """The newest only."""
+
+
 class Retuner:
     """The client: asks a process of its own for the instances of kept maps.
 
-    One request is worked on at a time. While it is, only the newest of the others
-    is kept. No method waits for an answer; `close` ends the process, as does the
+    Each lane works on one request at a time. While it does, only the newest of the
+    others is kept. No method waits for an answer; `close` ends the process, as does the
     end of this one.
 
     Parameters
@@ -72,9 +75,7 @@ class Retuner:
         self._shape: tuple[int, ...] | None = None
         self._n_loaded = 0
         self._n_tickets = 0
-        self._at_work = False
-        self._waiting: dict[str, Any] | None = None
-        self._answer: Retuned | Failed | None = None
+        self._lanes = {lane: _Asked() for lane in LANES}
         self._end: Failed | None = None
         self._is_closed = False
         with (self._folder / "log.txt").open("wb") as log:
@@ -110,8 +111,17 @@ class Retuner:
         self._shape = maps_CZYX.shape[1:]
         self._send({"maps": name})
 
-    def request(self, config: InstancesConfig, box: Box | None = None) -> int:
+    def request(
+        self, config: InstancesConfig, box: Box | None = None, lane: Lane = "box"
+    ) -> int:
         """Ask for the instances of a box, of the whole by default.
+
+        Parameters
+        ----------
+        lane
+            ``slices`` is answered while ``box`` is at work. Its instances bear the
+            ids that they have in the newest box, as far as they overlap with it, and
+            it has no seeds.
 
         Returns
         -------
@@ -125,20 +135,22 @@ class Retuner:
             self._n_tickets += 1
             wish = {
                 "ticket": self._n_tickets,
+                "lane": lane,
                 "config": config.model_dump(mode="json"),
                 "start": box.start,
                 "stop": box.stop,
             }
+            asked = self._lanes[lane]
             if self._end is not None:
-                self._answer = self._end
-            elif self._at_work:
-                self._waiting = wish
+                asked.answers = [self._end]
+            elif asked.at_work:
+                asked.waiting = wish
             else:
-                self._at_work = True
+                asked.at_work = True
                 self._send(wish)
             return self._n_tickets
 
-    def poll(self) -> Retuned | Failed | None:
+    def poll(self, lane: Lane = "box") -> Retuned | Failed | None:
         """Return the newest answer that was not returned yet; never wait for one.
 
         While newer requests are at work, answers to older ones still come, so that
@@ -147,8 +159,8 @@ class Retuner:
         answer to every request.
         """
         with self._lock:
-            answer, self._answer = self._answer, None
-        return answer
+            answers, self._lanes[lane].answers = self._lanes[lane].answers, []
+        return answers[-1] if answers else None
 
     def close(self) -> None:
         """End the process and remove its files; safe to call again."""
@@ -177,21 +189,23 @@ class Retuner:
         stdout = self._process.stdout
         assert stdout is not None
         for line in stdout:
-            message = _parse(line)
+            message = parse(line)
             if "ticket" not in message:
                 continue
             answer = self._take(message)
             with self._lock:
-                self._answer = answer
-                waiting, self._waiting = self._waiting, None
-                self._at_work = waiting is not None
+                asked = self._lanes[message["lane"]]
+                asked.answers = [answer]
+                waiting, asked.waiting = asked.waiting, None
+                asked.at_work = waiting is not None
                 if waiting is not None:
                     self._send(waiting)
         code = self._process.wait()
         if not self._is_closed:
             with self._lock:
                 self._end = Failed(_explain_end(code, self._folder / "log.txt"))
-                self._answer = self._end
+                for asked in self._lanes.values():
+                    asked.answers = [self._end]
 
     def _take(self, message: dict[str, Any]) -> Retuned | Failed:
         if "error" in message:
@@ -205,111 +219,14 @@ class Retuner:
         except (OSError, ValueError) as error:
             return Failed(f"the instances could not be read back: {error}")
         box = Box(tuple(message["start"]), tuple(message["stop"]))
-        return Retuned(ticket, box, labels_ZYX, seeds_ZYX, message["seconds"])
-
-
-def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
-    """Segment what the lines of `stdin` ask for until they end.
-
-    When they end on the real standard input, whoever asked is gone, and so is this
-    process at once, even in the middle of a segmentation.
-    """
-    lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    server = _Server()
-
-    def listen() -> None:
-        for line in stdin:
-            message = _parse(line)
-            if "folder" in message:
-                server.folder = Path(message["folder"])
-            else:
-                lines.put(message)
-        if stdin is sys.stdin.buffer:
-            if server.folder is not None:
-                shutil.rmtree(server.folder, ignore_errors=True)
-            os._exit(0)
-        lines.put(None)
-
-    threading.Thread(target=listen, daemon=True).start()
-    server.warm_up()
-    while (message := lines.get()) is not None:
-        for answer in server.handle(message):
-            stdout.write(json.dumps(answer).encode() + b"\n")
-            stdout.flush()
-
-
-class _Server:
-    def __init__(self) -> None:
-        self.folder: Path | None = None
-        self._maps: NDArray[np.uint8] | None = None
-        self._maps_path: Path | None = None
-        self._seeds: tuple[object, NDArray[np.int32]] | None = None
-
-    def warm_up(self) -> None:
-        """Load and compile what segments before the first request needs it."""
-        from napari_volseg.instances import segment
-
-        segment(np.full((3, 2, 4, 4), 255, np.uint8), InstancesConfig())
-
-    def handle(self, message: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        if "maps" in message and self.folder is not None:
-            self._load(self.folder / message["maps"])
-        elif "ticket" in message:
-            where = {key: message[key] for key in ("ticket", "start", "stop")}
-            try:
-                yield {**where, "seconds": self._segment(message)}
-            except (ValueError, OSError, MemoryError) as error:
-                reason = str(error) or "not enough memory"
-                yield {**where, "error": f"the maps cannot be segmented: {reason}"}
-
-    def _load(self, path: Path) -> None:
-        self._seeds = self._maps = None
-        if self._maps_path is not None:
-            self._maps_path.unlink(missing_ok=True)
-        self._maps_path = path
-        # Copy on write: kernels are compiled once more for what is read-only.
-        self._maps = np.load(path, mmap_mode="c")
-
-    def _segment(self, message: dict[str, Any]) -> float:
-        from napari_volseg.instances import find_seeds, segment
-
-        if self._maps is None or self.folder is None:
-            raise ValueError("none are loaded")
-        began = time.perf_counter()
-        config = InstancesConfig.model_validate(message["config"])
-        box = Box(tuple(message["start"]), tuple(message["stop"]))
-        maps_CZYX = np.ascontiguousarray(self._maps[:, *box.slices])
-        key = (
-            box,
-            config.seed_distance,
-            config.seed_depth,
-            config.seed_boundary,
-            config.seed_mask,
-            config.min_seed_size,
-        )
-        if self._seeds is None or self._seeds[0] != key:
-            self._seeds = key, find_seeds(maps_CZYX, config)
-        seeds_ZYX = self._seeds[1]
-        labels_ZYX = segment(maps_CZYX, config, seeds_ZYX)
-        seconds = time.perf_counter() - began
-        np.save(self.folder / f"labels-{message['ticket']}.npy", labels_ZYX)
-        np.save(self.folder / f"seeds-{message['ticket']}.npy", seeds_ZYX)
-        return seconds
+        seconds, lane = message["seconds"], message["lane"]
+        return Retuned(ticket, box, labels_ZYX, seeds_ZYX, seconds, lane)
 
 
 def _take_array(path: Path) -> NDArray[np.int32]:
     array: NDArray[np.int32] = np.load(path)
     path.unlink()
     return array
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    """Return the message of a line; nothing for what a library printed."""
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
 
 
 def _explain_end(code: int, log: Path) -> str:

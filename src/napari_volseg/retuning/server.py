@@ -1,0 +1,190 @@
+"""The server: segments what the client asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.config import InstancesConfig
+from napari_volseg.geometry import Box
+from napari_volseg.retuning.messages import LANES, Lane, parse
+
+__all__ = ["name_alike", "serve"]
+
+
+def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
+    """Segment what the lines of `stdin` ask for until they end.
+
+    When they end on the real standard input, whoever asked is gone, and so is this
+    process at once, even in the middle of a segmentation.
+    """
+    lines: dict[str, queue.SimpleQueue[Any]] = {
+        lane: queue.SimpleQueue() for lane in LANES
+    }
+    server = _Server()
+    writing = threading.Lock()
+
+    def listen() -> None:
+        for line in stdin:
+            message = parse(line)
+            if "folder" in message:
+                server.folder = Path(message["folder"])
+            elif "maps" in message:
+                server.load(message["maps"])
+            elif "ticket" in message:
+                # With the maps that it was asked of: others may be loaded meanwhile.
+                lane = message.setdefault("lane", "box")
+                lines[lane].put((message, server.maps))
+        if stdin is sys.stdin.buffer:
+            if server.folder is not None:
+                shutil.rmtree(server.folder, ignore_errors=True)
+            os._exit(0)
+        for waiting in lines.values():
+            waiting.put(None)
+
+    def work(lane: Lane) -> None:
+        while (asked := lines[lane].get()) is not None:
+            answer = json.dumps(server.answer(*asked)).encode() + b"\n"
+            with writing:
+                stdout.write(answer)
+                stdout.flush()
+
+    threading.Thread(target=listen, daemon=True).start()
+    server.warm_up()
+    slices = threading.Thread(target=work, args=("slices",), daemon=True)
+    slices.start()
+    work("box")
+    slices.join()
+
+
+class _Server:
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.maps: NDArray[np.uint8] | None = None
+        self._maps_path: Path | None = None
+        self._seeds: tuple[object, NDArray[np.int32]] | None = None
+        self._newest: tuple[Box, NDArray[np.int32]] | None = None
+        """The last box, whose ids slices take over."""
+        self._unreadable = ""
+
+    def warm_up(self) -> None:
+        """Load and compile what segments before the first request needs it."""
+        from napari_volseg.instances import segment
+
+        segment(np.full((3, 2, 4, 4), 255, np.uint8), InstancesConfig())
+
+    def load(self, name: str) -> None:
+        """Take other maps."""
+        if self.folder is None:
+            return
+        self._seeds = self.maps = self._newest = None
+        if self._maps_path is not None:
+            self._maps_path.unlink(missing_ok=True)
+        self._maps_path = self.folder / name
+        try:
+            # Copy on write: kernels are compiled once more for what is read-only.
+            self.maps = np.load(self._maps_path, mmap_mode="c")
+        except (OSError, ValueError) as error:
+            self._unreadable = str(error)
+
+    def answer(
+        self, message: dict[str, Any], maps: NDArray[np.uint8] | None
+    ) -> dict[str, Any]:
+        """Segment what a message asks for."""
+        answer = {key: message[key] for key in ("ticket", "lane", "start", "stop")}
+        try:
+            began = time.perf_counter()
+            labels_ZYX, seeds_ZYX = self._segment(message, maps)
+            seconds = time.perf_counter() - began
+            self._hand_over("labels", message, labels_ZYX)
+            self._hand_over("seeds", message, seeds_ZYX)
+        except (ValueError, OSError, MemoryError) as error:
+            reason = str(error) or "not enough memory"
+            return {**answer, "error": f"the maps cannot be segmented: {reason}"}
+        return {**answer, "seconds": seconds}
+
+    def _hand_over(
+        self, name: str, message: dict[str, Any], array: NDArray[np.int32]
+    ) -> None:
+        assert self.folder is not None
+        np.save(self.folder / f"{name}-{message['ticket']}.npy", array)
+
+    def _segment(
+        self, message: dict[str, Any], maps: NDArray[np.uint8] | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return instances and seeds of a box; of slices the instances only."""
+        from napari_volseg.instances import segment
+
+        box = Box(tuple(message["start"]), tuple(message["stop"]))
+        if maps is None or self.folder is None:
+            raise ValueError(self._unreadable or "none are loaded")
+        config = InstancesConfig.model_validate(message["config"])
+        maps_CZYX = np.ascontiguousarray(maps[:, *box.slices])
+        if message["lane"] == "slices":
+            labels_ZYX = segment(maps_CZYX, config)
+            return self._rename(labels_ZYX, box), np.zeros((0, 0, 0), np.int32)
+        seeds_ZYX = self._find_seeds(maps_CZYX, config, box)
+        labels_ZYX = segment(maps_CZYX, config, seeds_ZYX)
+        self._newest = box, labels_ZYX
+        return labels_ZYX, seeds_ZYX
+
+    def _find_seeds(
+        self, maps_CZYX: NDArray[np.uint8], config: InstancesConfig, box: Box
+    ) -> NDArray[np.int32]:
+        """Return the seeds; those of the last box when nothing about them changed."""
+        from napari_volseg.instances import find_seeds
+
+        key = (
+            box,
+            config.seed_distance,
+            config.seed_depth,
+            config.seed_boundary,
+            config.seed_mask,
+            config.min_seed_size,
+        )
+        known = self._seeds
+        if known is None or known[0] != key:
+            known = self._seeds = key, find_seeds(maps_CZYX, config)
+        return known[1]
+
+    def _rename(self, labels_ZYX: NDArray[np.int32], box: Box) -> NDArray[np.int32]:
+        """Give instances the ids, and so the colours, that they have in the box."""
+        newest = self._newest
+        if newest is None or not newest[0].contains(box):
+            return labels_ZYX
+        return name_alike(labels_ZYX, newest[1][box.within(newest[0])])
+
+
+def name_alike(
+    labels_ZYX: NDArray[np.int32], known_ZYX: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Return labels in which each instance has the id that it overlaps most.
+
+    An id is given to one instance only, the one with the largest overlap; instances
+    without one get ids beyond all others.
+    """
+    n = int(labels_ZYX.max(initial=0)) + 1
+    both = (labels_ZYX > 0) & (known_ZYX > 0)
+    pairs = known_ZYX[both].astype(np.int64) * n + labels_ZYX[both]
+    keys, counts = np.unique(pairs, return_counts=True)
+    names = np.zeros(n, np.int32)
+    taken: set[int] = set()
+    for key in keys[np.argsort(-counts, kind="stable")]:
+        known, new = divmod(int(key), n)
+        if names[new] == 0 and known not in taken:
+            names[new] = known
+            taken.add(known)
+    free = int(known_ZYX.max(initial=0))
+    missing = np.flatnonzero(names[1:] == 0) + 1
+    names[missing] = free + 1 + np.arange(missing.size)
+    return names[labels_ZYX]
