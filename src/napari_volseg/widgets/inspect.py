@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
 from napari_volseg.config import InstancesConfig
 from napari_volseg.retuning import Retuned
 from napari_volseg.widgets.actions import register_context_menu
+from napari_volseg.widgets.applypart import ApplyPart
 from napari_volseg.widgets.cursor import CursorValues
 from napari_volseg.widgets.fitpart import FitPart
 from napari_volseg.widgets.form import add_row, narrow_form
@@ -35,6 +36,7 @@ from napari_volseg.widgets.predictions import (
     view_slices,
 )
 from napari_volseg.widgets.profilepart import ProfilePart
+from napari_volseg.widgets.results import Prediction
 from napari_volseg.widgets.thresholds import ThresholdPanel
 from napari_volseg.widgets.tuning import Tuning
 from napari_volseg.widgets.viewpart import ViewPart
@@ -77,6 +79,7 @@ class InspectWidget(QWidget):
         self.reset = QPushButton("Reset to model")
         self.reset.setToolTip("Take the thresholds that were fitted after training")
         self.fitting = FitPart(viewer, self.prediction)
+        self.apply = ApplyPart(self.prediction)
         self.count = wrapped_label("")
         self.sizes = SizePlot(viewer)
         self._measuring = Newest(self)
@@ -100,6 +103,7 @@ class InspectWidget(QWidget):
             self.seeds,
             self.reset,
             self.fitting,
+            self.apply,
             self.count,
             self.sizes,
         )
@@ -125,6 +129,8 @@ class InspectWidget(QWidget):
         self.reset.clicked.connect(self._reset)
         self.fitting.fitted.connect(self._take_fitted)
         self.fitting.failed.connect(self.message.show_error)
+        self.apply.applied.connect(self._show_applied)
+        self.apply.failed.connect(self.message.show_error)
         self._measuring.returned.connect(self._show_sizes)
 
     def _take_prediction(self) -> None:
@@ -135,6 +141,7 @@ class InspectWidget(QWidget):
         self.message.clear()
         self.histograms.refresh()
         self.fitting.forget()
+        self.apply.check()
         if shown is None:
             self.count.clear()
             self.next.setText(
@@ -168,12 +175,14 @@ class InspectWidget(QWidget):
         for part in (self.profile, self.histograms, self.view):
             part.show_thresholds(config)
         self.fitting.use(config)
+        self.apply.use(config)
 
     def _change_thresholds(self) -> None:
         config = self.thresholds.value()
         self.profile.show_thresholds(config)
         self.view.show_thresholds(config)
         self.fitting.use(config)
+        self.apply.use(config)
         self._later.start()
 
     def _reset(self) -> None:
@@ -185,6 +194,23 @@ class InspectWidget(QWidget):
     def _take_fitted(self, config: InstancesConfig) -> None:
         self._set_thresholds(config)
         self._retune()
+
+    def _show_applied(
+        self, key: str, result: Prediction, config: InstancesConfig
+    ) -> None:
+        """Show the instances that a whole prediction has now."""
+        shown = self.prediction.prediction()
+        if shown is None or shown.key != key:
+            return
+        labels = self._update(shown, "instances", result.instances_ZYX, (0, 0, 0))
+        labels.metadata[METADATA_KEY]["thresholds"] = config.model_dump()
+        if result.table is not None:
+            labels.features = result.table
+        if "instances in the box" in shown.layers:
+            self._viewer.layers.remove(shown.layers["instances in the box"])
+        labels.visible = True
+        self._measuring.ask(_sizes, result.instances_ZYX)
+        self.view.read(shown)
 
     def _outline_seeds(self, is_contoured: bool) -> None:
         """Show outlines of the seeds as long as a preset wants them."""
