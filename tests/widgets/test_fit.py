@@ -69,3 +69,15 @@ def test_labels_of_another_size_are_refused_in_words(
     part.button.click()
     assert "'small' has the shape (4, 4, 4)" in inspect_dock.message.text()
     assert part._search is None
+
+
+def test_errors_are_shown_by_the_evaluate_dock(
+    viewer: Any, inspect_dock: Any, qtbot: Any, blob_maps: Any
+) -> None:
+    layer = add_truth(viewer, blob_maps)
+    part = inspect_dock.fitting
+    part.labels.set_layer(layer)
+    part.errors.click()
+    dock = viewer.window.dock_widgets["Evaluate (VolSeg)"]
+    assert dock.prediction.currentText() == "out · instances"
+    qtbot.waitUntil(lambda: "1 extra" in dock.counts.text(), timeout=TIMEOUT)

@@ -39,6 +39,12 @@ _DOES = (
 )
 
 
+_ERRORS = (
+    "Compare the instances with these labels in VolSeg › Evaluate: what is missed, "
+    "extra, split or merged becomes a coloured layer"
+)
+
+
 class ScorePlot(Plot):
     """The score against each threshold, the others being at their best."""
 
@@ -137,6 +143,8 @@ class FitPart(QWidget):
     fitted = Signal(object)
     """The `InstancesConfig` that matches best."""
     failed = Signal(str)
+    errors_wanted = Signal(object)
+    """The labels layer with which the instances are to be compared."""
 
     def __init__(self, viewer: Any, prediction: PredictionCombo) -> None:
         super().__init__()
@@ -150,6 +158,7 @@ class FitPart(QWidget):
         self._timer.setInterval(_POLL_MS)
         self._timer.timeout.connect(self._show_progress)
         self.button.clicked.connect(self._press)
+        self.errors.clicked.connect(self._ask_errors)
         self.labels.layer_changed.connect(self.check)
         self.check()
 
@@ -164,6 +173,7 @@ class FitPart(QWidget):
             "painted voxels only"
         )
         self.button = QPushButton("Fit to labels")
+        self.errors = QPushButton("Show errors…")
         self.result = wrapped_label("")
         self.plot = ScorePlot(self._viewer)
         self.plot.hide()
@@ -174,7 +184,7 @@ class FitPart(QWidget):
         inner = QVBoxLayout(block)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.addLayout(rows)
-        for part in (self.button, self.result, self.plot):
+        for part in (self.button, self.errors, self.result, self.plot):
             inner.addWidget(part)
         self.fold = QCollapsible("Fit to labels")
         self.fold.setDuration(0)
@@ -210,6 +220,7 @@ class FitPart(QWidget):
         elif layer is None:
             because = "there is no labels layer: add one and paint some objects"
         explain(self.button, _DOES, because)
+        explain(self.errors, _ERRORS, because)
 
     def cancel(self) -> None:
         """End a search; nothing is taken from it."""
@@ -243,6 +254,11 @@ class FitPart(QWidget):
         worker.finished.connect(self._end)
         worker.start()
         self._timer.start()
+
+    def _ask_errors(self) -> None:
+        layer = self.labels.layer()
+        if layer is not None:
+            self.errors_wanted.emit(layer)
 
     def _wish(self) -> _Wish:
         shown, layer = self._prediction.prediction(), self.labels.layer()

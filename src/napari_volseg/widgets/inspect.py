@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.retuning import Retuned
-from napari_volseg.widgets.actions import register_context_menu
+from napari_volseg.widgets.actions import open_dock, register_context_menu
 from napari_volseg.widgets.applypart import ApplyPart
 from napari_volseg.widgets.cursor import CursorValues
 from napari_volseg.widgets.fitpart import FitPart
@@ -129,6 +129,7 @@ class InspectWidget(QWidget):
         self.reset.clicked.connect(self._reset)
         self.fitting.fitted.connect(self._take_fitted)
         self.fitting.failed.connect(self.message.show_error)
+        self.fitting.errors_wanted.connect(self._show_errors)
         self.apply.applied.connect(self._show_applied)
         self.apply.failed.connect(self.message.show_error)
         self._measuring.returned.connect(self._show_sizes)
@@ -194,6 +195,20 @@ class InspectWidget(QWidget):
     def _take_fitted(self, config: InstancesConfig) -> None:
         self._set_thresholds(config)
         self._retune()
+
+    def _show_errors(self, truth: Labels) -> None:
+        """Compare the instances with a labels layer, in the Evaluate dock."""
+        shown = self.prediction.prediction()
+        layer = None if shown is None else shown.layers.get("instances")
+        if layer is None:
+            self.message.show_error(
+                "there are no instances of the whole volume: press 'Apply to the "
+                "prediction' first"
+            )
+            return
+        dock = open_dock(self._viewer, "Evaluate")
+        dock.set_pair(layer, truth)
+        dock.start()
 
     def _show_applied(
         self, key: str, result: Prediction, config: InstancesConfig
