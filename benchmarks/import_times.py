@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     scripts = {"import napari_volseg": IMPORT}
-    for dock in ("Train", "Predict", "Inspect"):
+    for dock in ("Train", "Predict", "Inspect", "Review", "Evaluate"):
         scripts[f"open {dock}"] = DOCK.replace("NAME", repr(dock))
     results = {name: measure(code, args.repeats) for name, code in scripts.items()}
     print(json.dumps(results, indent=2))
