@@ -9,7 +9,7 @@ import pytest
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt
 
-from napari_volseg.widgets.guidance import train_words
+from napari_volseg.widgets.guidance import predicted_words, train_words
 from napari_volseg.widgets.train import TrainWidget
 
 
@@ -70,3 +70,18 @@ def test_the_line_follows_from_image_to_labels_to_paint(
 def test_words_of_each_state(outcome: str, n: int | None, words: str) -> None:
     image, labels = Image(np.zeros((2, 2))), Labels(np.zeros((2, 2), int))
     assert words in train_words(outcome, image, labels, n, is_ready=True)
+
+
+@pytest.mark.parametrize(
+    ("doubt", "words"),
+    [
+        ([0.9, 0.1, 0.6], "2 instances of 3 are doubtful"),
+        ([0.9, 0.1], "1 instance of 2 is doubtful"),
+        ([0.1], "Look at the instances"),
+    ],
+)
+def test_a_prediction_says_how_many_are_doubtful(doubt: Any, words: str) -> None:
+    table = {"index": np.arange(1, len(doubt) + 1), "doubt": doubt}
+    labels = Labels(np.zeros((2, 2), int), features=table)
+    assert words in predicted_words([Image(np.zeros((2, 2))), labels])
+    assert "Review" in predicted_words([])

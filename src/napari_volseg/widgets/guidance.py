@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from napari.layers import Layer
+import numpy as np
+from napari.layers import Labels, Layer
 from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
+from napari_volseg.review.doubt import DOUBTFUL
 from napari_volseg.widgets.messages import count_words, explain, wrapped_label
 from napari_volseg.widgets.samples import LayerData, vesicles
 
-__all__ = ["Welcome", "train_words"]
+__all__ = ["Welcome", "predicted_words", "train_words"]
 
 _STEPS = (
     "<b>Three steps</b>"
@@ -113,4 +116,24 @@ def train_words(
     return _NEXT[key].format(
         labels="" if labels is None else labels.name,
         n=count_words(n_instances or 0, "instance"),
+    )
+
+
+def predicted_words(layers: Sequence[Layer]) -> str:
+    """Return the line *What next?* for the layers of a new prediction."""
+    for layer in layers:
+        if not isinstance(layer, Labels) or "doubt" not in layer.features:
+            continue
+        doubt = layer.features["doubt"].to_numpy(float)
+        n = int(np.count_nonzero(doubt >= DOUBTFUL))
+        if n:
+            verb = "is" if n == 1 else "are"
+            return (
+                f"What next? {count_words(n, 'instance')} of {len(doubt)} {verb} "
+                "doubtful: go through them in VolSeg › Review, or move the thresholds "
+                "in Inspect."
+            )
+    return (
+        "What next? Look at the instances, move the thresholds in VolSeg › Inspect, "
+        "correct them in Review, and train on."
     )

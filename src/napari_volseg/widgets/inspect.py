@@ -154,8 +154,8 @@ class InspectWidget(QWidget):
         self.view.read(shown)
         self._arrival.start()
         self.next.setText(
-            "What next? Move a threshold where instances are merged or split; paint "
-            "what stays wrong and train on."
+            "What next? Move a threshold where instances are merged or split; correct "
+            "what stays wrong in VolSeg › Review and train on."
         )
 
     def _begin(self) -> None:

@@ -26,6 +26,7 @@ from napari_volseg.widgets.actions import (
 )
 from napari_volseg.widgets.combos import LayerCombo
 from napari_volseg.widgets.form import ConfigForm, add_row, narrow_form
+from napari_volseg.widgets.guidance import predicted_words
 from napari_volseg.widgets.job import Job, running_job
 from napari_volseg.widgets.layers import placement
 from napari_volseg.widgets.messages import (
@@ -357,10 +358,7 @@ class PredictWidget(QWidget):
 
     def _show_result(self, layers: list[Any]) -> None:
         self.inspect.show()
-        self.next.setText(
-            "What next? Look at the instances, and move the thresholds in VolSeg › "
-            "Inspect; paint where they are wrong and train on."
-        )
+        self.next.setText(predicted_words(layers))
 
     def _open_inspect(self) -> None:
         open_dock(self._viewer, "Inspect")
