@@ -175,6 +175,12 @@ def _inspect(viewer: Any, picture: Any) -> None:
     wait(lambda: any("seeds" in layer.name for layer in viewer.layers), 60)
     wait(lambda: dock.profile.plot.profile is not None, 30)
     picture("inspect", dock)
+    dock.profile.choice.setCurrentText("off")
+    dock.view.preset.setCurrentText("contours")
+    dock.histograms.choice.setCurrentText("all maps")
+    wait(lambda: any("foreground" in layer.name for layer in viewer.layers), 30)
+    picture("inspect-histograms", dock)
+    dock.view.preset.setCurrentText("as it was")
     _side_by_side(viewer, picture, "inspect-side-by-side", width=300, theme="light")
 
 

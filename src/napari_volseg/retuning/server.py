@@ -21,6 +21,9 @@ from napari_volseg.retuning.messages import LANES, Lane, parse
 
 __all__ = ["name_alike", "serve"]
 
+_PATIENCE = 0.3
+"""Seconds for which a box lets slices have the processors first."""
+
 
 def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
     """Segment what the lines of `stdin` ask for until they end.
@@ -33,6 +36,8 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
     }
     server = _Server()
     writing = threading.Lock()
+    no_slices = threading.Event()
+    no_slices.set()
 
     def listen() -> None:
         for line in stdin:
@@ -44,6 +49,8 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
             elif "ticket" in message:
                 # With the maps that it was asked of: others may be loaded meanwhile.
                 lane = message.setdefault("lane", "box")
+                if lane == "slices":
+                    no_slices.clear()
                 lines[lane].put((message, server.maps))
         if stdin is sys.stdin.buffer:
             if server.folder is not None:
@@ -54,10 +61,14 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
 
     def work(lane: Lane) -> None:
         while (asked := lines[lane].get()) is not None:
+            if lane == "box":
+                no_slices.wait(_PATIENCE)
             answer = json.dumps(server.answer(*asked)).encode() + b"\n"
             with writing:
                 stdout.write(answer)
                 stdout.flush()
+            if lane == "slices" and lines[lane].empty():
+                no_slices.set()
 
     threading.Thread(target=listen, daemon=True).start()
     server.warm_up()
