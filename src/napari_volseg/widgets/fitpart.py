@@ -184,7 +184,7 @@ class FitPart(QWidget):
         inner = QVBoxLayout(block)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.addLayout(rows)
-        for part in (self.button, self.errors, self.result, self.plot):
+        for part in (self.button, self.errors):
             inner.addWidget(part)
         self.fold = QCollapsible("Fit to labels")
         self.fold.setDuration(0)
@@ -197,6 +197,9 @@ class FitPart(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.fold)
+        # Not in the fold, which has no room for what appears later.
+        layout.addWidget(self.result)
+        layout.addWidget(self.plot)
 
     def forget(self) -> None:
         """Show no result: another prediction is looked at."""
