@@ -118,6 +118,22 @@ def test_events_arrive_and_a_stop_ends_the_run(run, start):
     assert not is_locked(run)
 
 
+def test_a_program_parts_from_a_detached_worker_in_silence(run):
+    program = PARENT.replace("time.sleep(600)", "")
+    command = [sys.executable, "-W", "error", "-c", program, str(run)]
+    done = subprocess.run(
+        [*command, *_command(run), "DETACH"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    worker = psutil.Process(int(done.stdout))
+    assert worker.is_running()
+    assert done.stderr == ""
+    _wait_for_steps(run)
+    worker.kill()
+
+
 def test_a_worker_outlives_the_thread_that_started_it(run, start):
     """A signal tied to the parent's thread would end it with that."""
     found = []

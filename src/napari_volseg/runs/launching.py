@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import subprocess
@@ -21,8 +22,16 @@ from napari_volseg.runs.prediction import is_prediction
 
 __all__ = ["Worker", "attach", "begin_session", "launch"]
 
-# Detached workers outlive their handle; dropping a live Popen would warn.
 _detached: list[subprocess.Popen[bytes]] = []
+"""Workers that outlive their handle; dropping a live Popen would warn."""
+
+
+@atexit.register
+def _part_from_detached() -> None:
+    """End without a warning that workers which may live on are running."""
+    for process in _detached:
+        if process.poll() is None:
+            process.returncode = 0
 
 
 class Worker:
