@@ -42,6 +42,7 @@ def predict(
     mask_ZYX: ArrayLike | None = None,
     block: Size | None = None,
     resume: bool = False,
+    scheduler: str | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Predict maps and instances of a volume into a job folder.
@@ -65,6 +66,9 @@ def predict(
     resume
         Go on where an earlier prediction into this folder ended, however it did; its
         finished blocks are kept if model, image and settings are the same.
+    scheduler
+        Predict the blocks on workers of dask.distributed: ``local``, ``processes=N`` or
+        ``tcp://host:port``; the folder needs a ``request.json`` then.
     should_stop
         Asked after every batch of windows; what is finished is kept.
 
@@ -110,16 +114,19 @@ def predict(
     if note := _compare_voxel_size(model, image):
         yield Notice(note, "warning")
     clock = _Clock(total, total - left, job.grid.n_blocks, len(finished))
-    for tile in due:
-        with closing(_predict_tile(job, tile, clock)) as events:
-            for event in events:
-                yield event
-                if should_stop():
-                    events.close()
-                    n = len(job.ledger.finished())
-                    kept = f"{n} of {job.grid.n_blocks} blocks of the maps are kept"
-                    yield Finished("stopped", f"Stopped; {kept}.", str(folder))
-                    return
+    with closing(
+        _spread(job, due, clock, scheduler, device)
+        if scheduler
+        else _predict_tiles(job, due, clock)
+    ) as events:
+        for event in events:
+            yield event
+            if should_stop():
+                events.close()
+                n = len(job.ledger.finished())
+                kept = f"{n} of {job.grid.n_blocks} blocks of the maps are kept"
+                yield Finished("stopped", f"Stopped; {kept}.", str(folder))
+                return
     if n_empty := len(job.ledger.empty()):
         yield Notice(
             f"{n_empty} of {job.grid.n_blocks} blocks held nothing to predict and "
@@ -194,6 +201,45 @@ class _Clock:
             blocks=(self.n_finished, self._n_blocks),
             ready=ready,
         )
+
+
+def _predict_tiles(
+    job: MapJob, tiles: list[list[int]], clock: _Clock
+) -> Generator[Event]:
+    for tile in tiles:
+        yield from _predict_tile(job, tile, clock)
+
+
+def _spread(
+    job: MapJob, tiles: list[list[int]], clock: _Clock, scheduler: str, device: str
+) -> Generator[Event]:
+    """Predict columns of blocks on other processes, saying how far they are."""
+    if not tiles:
+        return
+    from napari_volseg.spreading import spread_blocks
+
+    before, n_before, known = clock.done, clock.n_finished, -1
+    due = sum(map(len, tiles))
+    steps = spread_blocks(job.folder, tiles, job.grid, scheduler, device)
+    with closing(steps):
+        for finished, n_workers in steps:
+            if n_workers != known:
+                known = n_workers
+                are = (
+                    "1 worker is"
+                    if n_workers == 1
+                    else f"{n_workers or 'no'} workers are"
+                )
+                yield Notice(f"{are} at work for {scheduler}")
+            clock.n_finished += len(finished)
+            share = min(1.0, (clock.n_finished - n_before) / due)
+            clock.done = before + int(share * (clock.total - before))
+            for block_id in finished:
+                box = job.grid.box(block_id)
+                clock.ready += (*box.start, *box.stop)
+            if clock.due():
+                yield clock.progress()
+    yield clock.progress()
 
 
 def _predict_tile(job: MapJob, tile: list[int], clock: _Clock) -> Generator[Event]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -295,7 +295,10 @@ def predict_maps(job: MapJob, block_ids: Collection[int]) -> Generator[Step]:
 
 
 def predict_blocks(
-    folder: Path, block_ids: Collection[int], device: str = "auto"
+    folder: Path,
+    block_ids: Collection[int],
+    device: str = "auto",
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Predict some blocks of a job folder that `prepare_maps` prepared.
 
@@ -310,6 +313,8 @@ def predict_blocks(
         Numbers of blocks, `BlockGrid` says which; of no other process at that time.
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    should_stop
+        Asked after every batch of windows; blocks that are complete are written first.
 
     Returns
     -------
@@ -330,9 +335,11 @@ def predict_blocks(
         ) from None
     job = _join(folder, device, stamp)
     due = set(block_ids) - job.ledger.finished()
-    for _ in predict_maps(job, due):
-        pass
-    return len(due)
+    with closing(predict_maps(job, due)) as steps:
+        for _ in steps:
+            if should_stop():
+                break
+    return len(due & job.ledger.finished())
 
 
 @lru_cache(maxsize=1)

@@ -48,6 +48,7 @@ def run_job(
     folder: Path,
     *,
     resume: bool = False,
+    scheduler: str | None = None,
     show: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
     on_error: Callable[[Exception], None] = lambda error: None,
@@ -60,6 +61,8 @@ def run_job(
         The folder of a run or prediction.
     resume
         Continue a run from its last checkpoint, a prediction after its last block.
+    scheduler
+        Where to predict blocks, as `inference.predict` takes it.
     show
         Called with every event, on this thread.
     should_stop
@@ -83,7 +86,7 @@ def run_job(
         journal = _Journal(folder, show)
         error: Exception | None = None
         try:
-            finished = _work(folder, resume, should_stop, journal)
+            finished = _work(folder, resume, scheduler, should_stop, journal)
         except Exception as caught:
             _logger.exception("the job failed")
             error = caught
@@ -154,6 +157,7 @@ class _Journal:
 def _work(
     folder: Path,
     resume: bool,
+    scheduler: str | None,
     should_stop: Callable[[], bool],
     journal: Callable[[Event], None],
 ) -> Finished:
@@ -164,7 +168,7 @@ def _work(
         return replace(control, stop=True, pause=False) if should_stop() else control
 
     if is_prediction(folder):
-        events = _predict(folder, lambda: read_control().stop, resume)
+        events = _predict(folder, lambda: read_control().stop, resume, scheduler)
     else:
         events = _train(folder, resume, read_control)
     try:
@@ -234,7 +238,10 @@ def _old_plan(folder: Path) -> dict[str, Any]:
 
 
 def _predict(
-    folder: Path, should_stop: Callable[[], bool], resume: bool = False
+    folder: Path,
+    should_stop: Callable[[], bool],
+    resume: bool = False,
+    scheduler: str | None = None,
 ) -> Iterator[Event]:
     request = read_prediction(folder)
     from napari_volseg.inference import predict
@@ -248,6 +255,7 @@ def _predict(
         device=request.device,
         mask_ZYX=request.mask_ZYX,
         resume=resume,
+        scheduler=scheduler,
         should_stop=should_stop,
     )
 

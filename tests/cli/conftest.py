@@ -72,8 +72,10 @@ def engine(monkeypatch):
         yield Notice("a word")
         yield Finished("completed", "Trained.", str(folder / "model.safetensors"))
 
-    def predict(folder, should_stop, resume=False):
+    def predict(folder, should_stop, resume=False, scheduler=None):
         request = read_prediction(folder)
+        if scheduler:
+            yield Notice(f"spread by {scheduler}")
         image = request.image.read()[0]
         inside = image > 120
         distance = ndimage.distance_transform_edt(inside)

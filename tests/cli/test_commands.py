@@ -215,7 +215,7 @@ def test_a_fast_dev_run_keeps_nothing(em, tmp_path, capsys, monkeypatch):
     model = tmp_path / "model.safetensors"
     model.write_bytes(b"")
 
-    def predict(folder, should_stop, resume=False):
+    def predict(folder, should_stop, resume=False, scheduler=None):
         seen.append(read_prediction(folder))
         yield Finished("completed", "Predicted.", str(folder))
 
@@ -286,6 +286,15 @@ def test_predict_within_a_mask_and_from_a_run_folder(em, model, tmp_path, cells)
     instances = read_labels("o.h5:instances")
     assert instances[:, :20].any()
     assert not instances[:, 20:].any()
+
+
+def test_predict_hands_on_the_scheduler_and_refuses_what_is_none(em, model, capsys):
+    arguments = ["predict", str(model), "em.h5:raw", "-o", "o.h5", "--scheduler"]
+
+    assert "is no scheduler" in _failure(capsys, *arguments, "4")
+    assert not Path("o.h5").exists()
+    assert main([*arguments, "processes=3"]) == 0
+    assert "spread by processes=3" in capsys.readouterr().err
 
 
 def test_predict_all_that_match_a_glob(em, model, capsys):

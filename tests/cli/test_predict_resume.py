@@ -16,7 +16,7 @@ def killed(em, model, monkeypatch, capsys):
     """A prediction that ended after its first block."""
     engine = worker._predict
 
-    def fail(folder, should_stop, resume=False):
+    def fail(folder, should_stop, resume=False, scheduler=None):
         (folder / "blocks").mkdir()
         (folder / "blocks" / "000000.done").touch()
         raise MemoryError
@@ -27,7 +27,7 @@ def killed(em, model, monkeypatch, capsys):
     assert "go on with --resume" in capsys.readouterr().err
     asked = []
 
-    def note(folder, should_stop, resume=False):
+    def note(folder, should_stop, resume=False, scheduler=None):
         asked.append((folder, resume))
         return engine(folder, should_stop, resume)
 

@@ -12,7 +12,9 @@ from napari_volseg.events import Finished
 __all__ = ["run_in_terminal"]
 
 
-def run_in_terminal(folder: Path, *, resume: bool = False) -> tuple[Finished, int]:
+def run_in_terminal(
+    folder: Path, *, resume: bool = False, scheduler: str | None = None
+) -> tuple[Finished, int]:
     """Do the job of a folder; return how it ended and the exit code for that.
 
     A failure is printed: exit code 2 for what the user can mend, else 1. A job
@@ -25,6 +27,7 @@ def run_in_terminal(folder: Path, *, resume: bool = False) -> tuple[Finished, in
         finished = run_job(
             folder,
             resume=resume,
+            scheduler=scheduler,
             show=report,
             should_stop=interrupt,
             on_error=errors.append,

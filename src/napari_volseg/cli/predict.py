@@ -72,6 +72,12 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--mask", metavar="SRC", help="where to predict")
     parser.add_argument(
+        "--scheduler",
+        metavar="local|processes=N|tcp://HOST:PORT",
+        help="predict blocks on workers of dask.distributed: one for each GPU or four "
+        "processors of this machine, N of them, or those of a scheduler",
+    )
+    parser.add_argument(
         "--voxel-size",
         nargs=3,
         type=float,
@@ -88,6 +94,8 @@ def add_commands(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict one volume after the other, and say where the results are."""
+    if args.scheduler:
+        _check_scheduler(args.scheduler)
     model = find_model(args.model)
     inference, instances = model_settings(model, args.settings)
     sources = expand_sources([args.source])
@@ -115,6 +123,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_scheduler(scheduler: str) -> None:
+    from napari_volseg.spreading import check_scheduler
+
+    check_scheduler(scheduler)
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
     """One volume to predict."""
@@ -138,7 +152,9 @@ def _predict(
         if old is not None:
             _refuse_other(old, request)
             begin_session(old, resume=True)
-        finished, code = run_in_terminal(job, resume=old is not None)
+        finished, code = run_in_terminal(
+            job, resume=old is not None, scheduler=args.scheduler
+        )
         if finished.reason != "completed":
             return None, code or 1
         n_instances = write_maps_file(

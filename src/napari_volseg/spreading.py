@@ -1,0 +1,299 @@
+"""Predict blocks on the workers of dask.distributed.
+
+What is spread is the function that any process predicts blocks with: the folder of the
+job and the numbers of some blocks travel, nothing else. Finished blocks are marked in
+the folder. A worker that is killed costs the blocks it had begun, and all others are
+kept, whatever goes away.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_volseg.blocks import BlockGrid, Ledger
+from napari_volseg.errors import DataError
+from napari_volseg.io import write_text
+from napari_volseg.mapping import BLOCKS, predict_blocks
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+__all__ = ["SpreadStep", "check_scheduler", "split_tiles", "spread_blocks"]
+
+_TURN = "turn"
+"""File that says on whose behalf workers may write blocks."""
+_TASKS_PER_WORKER = 4
+_POLL_SECONDS = 0.05
+_LOOK_SECONDS = 0.5
+_LOST_SECONDS = 20.0
+_WAIT_SECONDS = 30.0
+_START_SECONDS = 300.0
+
+SpreadStep = tuple[tuple[int, ...], int]
+"""Blocks that were finished since the last step, and how many workers there are."""
+
+
+def spread_blocks(
+    folder: Path,
+    tiles: Sequence[Sequence[int]],
+    grid: BlockGrid,
+    scheduler: str,
+    device: str = "auto",
+) -> Generator[SpreadStep]:
+    """Predict blocks of a prepared job folder on the workers of a scheduler.
+
+    Parameters
+    ----------
+    folder
+        The job folder; all workers must see it under the same name, as well as model
+        and image.
+    tiles
+        Blocks that are best predicted together; columns are divided where there are
+        fewer of them than workers can do with.
+    scheduler
+        ``local``, ``processes=N`` or the address of a scheduler, ``tcp://host:port``.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``, on each worker.
+
+    Yields
+    ------
+    SpreadStep
+        Several a second, empty ones included.
+
+    Raises
+    ------
+    DataError
+        If there is no such scheduler, it goes away, or a block cannot be predicted.
+        Finished blocks are kept.
+    """
+    check_scheduler(scheduler)
+    ledger = Ledger(folder / BLOCKS)
+    known = ledger.finished()
+    turn = folder / BLOCKS / _TURN
+    token = secrets.token_hex(8)
+    with _connected(scheduler) as client:
+        n_workers = max(1, len(_workers(client)))
+        tasks = iter(split_tiles(tiles, grid, _TASKS_PER_WORKER * n_workers))
+        running: dict[Future, Sequence[int]] = {}
+        write_text(turn, token)
+        next_look = 0.0
+        has_more = True
+        try:
+            while has_more or running:
+                workers = _workers(client)
+                # Few at a time: a scheduler slows down under many thousands of tasks.
+                while has_more and len(running) < 2 * max(1, len(workers)):
+                    task = next(tasks, None)
+                    has_more = task is not None
+                    if task is not None:
+                        running[_submit(client, folder, task, device, token)] = task
+                for future in [f for f in running if f.done()]:
+                    _check(future, scheduler, folder)
+                    del running[future]
+                _check_connection(client, scheduler, folder)
+                fresh: tuple[int, ...] = ()
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + _LOOK_SECONDS
+                    fresh = tuple(sorted(ledger.finished() - known))
+                    known.update(fresh)
+                yield fresh, len(workers)
+                time.sleep(_POLL_SECONDS)
+            yield tuple(sorted(ledger.finished() - known)), len(_workers(client))
+        finally:
+            with suppress(OSError):
+                turn.unlink()  # workers that go on by themselves stop here
+            with suppress(Exception):  # the scheduler may be gone
+                client.cancel(list(running), asynchronous=False)
+
+
+def split_tiles(
+    tiles: Sequence[Sequence[int]], grid: BlockGrid, n_tasks: int
+) -> Iterator[list[int]]:
+    """Divide columns of blocks along z, so that there are about `n_tasks` or more."""
+    if not tiles:
+        return
+    levels_of_block = grid.counts[1] * grid.counts[2]
+    n_parts = -(-n_tasks // len(tiles))
+    for tile in tiles:
+        levels = sorted({i // levels_of_block for i in tile})
+        n = min(n_parts, len(levels))
+        for k in range(n):
+            part = set(levels[k * len(levels) // n : (k + 1) * len(levels) // n])
+            yield [i for i in tile if i // levels_of_block in part]
+
+
+def _submit(
+    client: Client, folder: Path, task: Sequence[int], device: str, token: str
+) -> Future:
+    hosts: dict[str, int] = {}
+    for address in _workers(client):
+        host = address.rpartition(":")[0]
+        hosts[host] = hosts.get(host, 0) + 1
+    name = f"volseg-{token}-{task[0]}-{task[-1]}"
+    return client.submit(
+        _work, str(folder), list(task), device, token, hosts, key=name, pure=False
+    )
+
+
+def _work(
+    folder: str, block_ids: list[int], device: str, token: str, hosts: dict[str, int]
+) -> int:
+    """Predict blocks in a worker, as long as it is this client's turn."""
+    import torch
+    from distributed import get_worker
+
+    host = str(get_worker().address).rpartition(":")[0]
+    torch.set_num_threads(max(1, _processors() // hosts.get(host, 1)))
+    turn = Path(folder) / BLOCKS / _TURN
+    next_look = 0.0
+
+    def should_stop() -> bool:
+        nonlocal next_look
+        if time.monotonic() < next_look:
+            return False
+        next_look = time.monotonic() + 1.0
+        try:
+            return turn.read_text("utf-8") != token
+        except OSError:
+            return True
+
+    return predict_blocks(Path(folder), block_ids, device, should_stop)
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _workers(client: Client) -> list[str]:
+    """Return the addresses of the workers, as last heard."""
+    return list(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def _check(future: Future, scheduler: str, folder: Path) -> None:
+    """Raise what made a task fail."""
+    from distributed import KilledWorker
+
+    if future.status == "finished":
+        return
+    if future.status != "error":  # cancelled or lost, with the scheduler
+        raise _lost(scheduler, folder)
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        raise DataError(
+            "workers were killed again and again while they predicted the same blocks, "
+            "probably out of memory: lower inference.memory_gb or "
+            "inference.window_size, or use fewer workers; finished blocks are kept, "
+            "and --resume goes on"
+        ) from error
+    if isinstance(error, ModuleNotFoundError):
+        raise DataError(
+            f"a worker of {scheduler} cannot import {error.name}: install the same "
+            "napari-volseg where the workers run"
+        ) from error
+    raise error
+
+
+def _check_connection(client: Client, scheduler: str, folder: Path) -> None:
+    if client.status not in ("running", "connecting"):
+        raise _lost(scheduler, folder)
+
+
+def _lost(scheduler: str, folder: Path) -> DataError:
+    n = len(Ledger(folder / BLOCKS).finished())
+    return DataError(
+        f"the scheduler {scheduler} went away: {n} finished blocks are kept, start it "
+        "again and resume the prediction (--resume)"
+    )
+
+
+@contextmanager
+def _connected(scheduler: str) -> Iterator[Client]:
+    """Connect to a scheduler, or start one on this machine for as long as needed."""
+    try:
+        import dask
+        from distributed import Client
+    except ImportError:
+        raise DataError(
+            "--scheduler needs dask.distributed: pip install 'napari-volseg[cluster]'"
+        ) from None
+    settings = {
+        "distributed.comm.timeouts.connect": _LOST_SECONDS,
+        "distributed.client.scheduler-info-interval": "500ms",
+    }
+    with dask.config.set(settings):
+        if scheduler == "local" or scheduler.startswith("processes="):
+            n = _n_processes(scheduler)
+            with (
+                _local_cluster(n) as cluster,
+                Client(cluster, set_as_default=False) as client,
+            ):
+                client.wait_for_workers(n, _START_SECONDS)
+                yield client
+            return
+        try:
+            client = Client(scheduler, timeout=_WAIT_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"there is no scheduler at {scheduler}: start one with 'dask "
+                "scheduler', or give local or processes=N"
+            ) from error
+        with client:
+            yield client
+
+
+def check_scheduler(scheduler: str) -> None:
+    """Raise DataError when a text cannot be a scheduler."""
+    text = scheduler.removeprefix("processes=")
+    is_number = text != scheduler and text.isdecimal() and 1 <= int(text) <= 1024
+    if scheduler != "local" and "://" not in scheduler and not is_number:
+        raise DataError(
+            f"'{scheduler}' is no scheduler: give local, processes=N or tcp://host:port"
+        )
+
+
+def _n_processes(scheduler: str) -> int:
+    if scheduler != "local":
+        return int(scheduler.removeprefix("processes="))
+    import torch
+
+    return torch.cuda.device_count() or max(1, _processors() // 4)
+
+
+@contextmanager
+def _local_cluster(n: int) -> Iterator[Any]:
+    """Start worker processes on this machine; nothing listens beyond it."""
+    import torch
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    n_gpus = torch.cuda.device_count()
+    quiet = logging.ERROR
+    threads = str(max(1, _processors() // n))
+    here = {"host": "127.0.0.1", "dashboard": False}
+    workers = {}
+    with tempfile.TemporaryDirectory(prefix="volseg-workers-") as scratch:
+        for i in range(n):
+            env = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
+            if n_gpus:
+                env["CUDA_VISIBLE_DEVICES"] = str(i % n_gpus)
+            options = {
+                **here,
+                "nthreads": 1,
+                "memory_limit": 0,
+                "local_directory": scratch,
+                "silence_logs": quiet,
+                "env": env,
+            }
+            workers[i] = {"cls": Nanny, "options": options}
+        spec = {"cls": Scheduler, "options": {**here, "port": 0}}
+        with SpecCluster(workers, spec, silence_logs=quiet) as cluster:
+            yield cluster
