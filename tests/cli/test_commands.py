@@ -328,7 +328,7 @@ def test_predict_refuses_before_it_works(em, model, capsys, more, message):
 
 
 def test_a_failed_prediction_leaves_nothing(em, model, monkeypatch):
-    def fail(folder, should_stop, resume=False):
+    def fail(folder, should_stop, resume=False, scheduler=None):
         raise MemoryError
 
     monkeypatch.setattr(worker, "_predict", fail)
