@@ -59,6 +59,10 @@ def test_round_trip(
     press(qtbot, train.resume)
     job = train._job
     qtbot.waitUntil(lambda: is_beyond(job, stopped.step), timeout=LONG)
+    viewer.layers["em labels"].paint((8, 32, 32), 99)
+    press(qtbot, train.new_labels.use)
+    notice = train.view.notice
+    qtbot.waitUntil(lambda: "Revision 2: new labels" in notice.text(), timeout=LONG)
     press(qtbot, train.view.stop)
     qtbot.waitUntil(lambda: train._job is None, timeout=LONG)
     assert list_runs(runs_dir)[0].step > stopped.step

@@ -30,6 +30,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.events import (
     Event,
     Finished,
+    Notice,
     PreviewReady,
     Progress,
     Started,
@@ -131,6 +132,8 @@ class Job(QObject):
         self.window_is_gone = False
         self._viewer = weakref.ref(plain(viewer))
         self._wishes: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._unsaid: dict[str, Any] = {}
+        self._is_deaf = False
         self._deadline: float | None = None
         self._kill = False
         self._detach = False
@@ -250,7 +253,14 @@ class Job(QObject):
             return
         worker = find_worker(folder) if attach else launch(folder, resume=resume)
         for event in follow(folder, worker):
-            self._tell(folder)
+            if not folder.is_dir():
+                if worker is not None:
+                    worker.kill()
+                raise DataError(
+                    f"the folder {folder} was deleted while the job ran, and with it "
+                    "what was learnt or predicted: start it again"
+                )
+            yield from self._tell(folder)
             if self._detach:
                 if worker is not None:
                     worker.detach()
@@ -260,18 +270,26 @@ class Job(QObject):
             yield _with_preview(folder, event)
         # The result is there, but the process takes a moment to end; its pipe is open.
         deadline = time.monotonic() + CLOSING_SECONDS
-        while worker is not None and worker.returncode() is None:
+        while worker is not None and worker.alive:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
             yield None
 
-    def _tell(self, folder: Path) -> None:
-        changes: dict[str, Any] = {}
+    def _tell(self, folder: Path) -> Iterator[Notice]:
+        """Write down what is asked; on a full disk, again until it works."""
         while not self._wishes.empty():
-            changes |= self._wishes.get()
-        if changes:
-            write_control(folder, **changes)
+            self._unsaid |= self._wishes.get()
+        if not self._unsaid:
+            return
+        try:
+            write_control(folder, **self._unsaid)
+        except DataError as error:
+            if not self._is_deaf:
+                self._is_deaf = True
+                yield Notice(f"The job cannot be told: {error}", "error")
+            return
+        self._unsaid, self._is_deaf = {}, False
 
     def _is_overdue(self) -> bool:
         return self._kill or (

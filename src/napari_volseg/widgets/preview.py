@@ -60,6 +60,7 @@ class LivePreview(QObject):
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
         self._timer.timeout.connect(self._ask)
+        self._waiting: Preview | None = None
         self._steps_left: list[Callable[[], None]] = []
         self._stepper = QTimer(self)
         self._stepper.setInterval(_STEP_MS)
@@ -70,7 +71,18 @@ class LivePreview(QObject):
         self._connections.add(viewer.dims.events.current_step, self._settle)
 
     def show(self, preview: Preview) -> None:
-        """Put a preview into its layers, making them when they are not there."""
+        """Put a preview into its layers, making them when they are not there.
+
+        One that comes while another is being shown waits; of those only the newest.
+        """
+        self._waiting = preview
+        if not self._steps_left:
+            self._begin()
+
+    def _begin(self) -> None:
+        preview, self._waiting = self._waiting, None
+        if preview is None:
+            return
         event = preview.event
         image = self._images[event.pair] if event.pair < len(self._images) else None
         if image is None or any(np.greater(event.stop, image.shape_ZYX)):
@@ -90,8 +102,9 @@ class LivePreview(QObject):
         """Update one layer at a time, so that napari answers in between."""
         if self._steps_left:
             self._steps_left.pop(0)()
-        else:
-            self._stepper.stop()
+            return
+        self._stepper.stop()
+        self._begin()
 
     def _update(self, role: str, data: Any, options: dict[str, Any]) -> None:
         layer = self._find(f"{PREFIX}{role}")
