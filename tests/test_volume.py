@@ -195,3 +195,24 @@ def test_a_lazy_image_that_cannot_be_copied_names_its_layer(tmp_path):
     with pytest.raises(DataError, match="em cannot be read"):
         create_run(Config(), [pair], tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+class _Rising:
+    """A volume of any size, each voxel the number of its slice."""
+
+    shape, dtype, largest = (1000, 30_000, 20_000), np.dtype(np.uint16), 0
+
+    def __getitem__(self, key):
+        z, y, x = (range(n)[s] for n, s in zip(self.shape, key, strict=True))
+        self.largest = max(self.largest, len(z) * len(y) * len(x))
+        return np.broadcast_to(
+            np.array(z, np.uint16)[:, None, None], (len(z), len(y), len(x))
+        )
+
+
+def test_the_range_of_a_huge_volume_comes_from_all_of_its_depth_and_little_of_it():
+    data = _Rising()
+    low, high = intensity_range(Volume(data), (0.05, 0.95))[0]
+    assert abs(low - 50) < 40
+    assert abs(high - 950) < 40
+    assert data.largest <= 128**2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -28,6 +29,12 @@ __all__ = [
 
 VoxelSize = tuple[float, float, float]
 AnnotationRule = Literal["everywhere", "painted_slices", "painted_voxels"]
+
+
+_FEW_PLANES = 8
+"""Fewer planes say too little of a volume."""
+_TILED_PLANES = 32
+_TILE = 128
 
 
 class ArrayLike(Protocol):
@@ -232,7 +239,8 @@ def intensity_range(
     """Return the robust intensity range of each channel, shape (C, 2).
 
     Computed from a regular sample of at most about `max_voxels` voxels, so it
-    neither depends on chance nor reads a whole large volume.
+    neither depends on chance nor reads a whole large volume: of planes, or of small
+    tiles where a few planes would hold that many voxels.
 
     Raises
     ------
@@ -241,17 +249,42 @@ def intensity_range(
     """
     size = int(np.prod(volume.shape_ZYX))
     stride_z = max(1, min(volume.shape_ZYX[0], size // max_voxels))
-    stride_yx = max(1, round((size / stride_z / max_voxels) ** 0.5))
-    planes = [
-        volume.read((slice(z, z + 1), slice(None), slice(None)))[
-            :, :, ::stride_yx, ::stride_yx
+    if stride_z > 1 and volume.shape_ZYX[0] // stride_z < _FEW_PLANES:
+        parts = _read_tiles(volume, max_voxels)
+    else:
+        stride_yx = max(1, round((size / stride_z / max_voxels) ** 0.5))
+        parts = [
+            volume.read((slice(z, z + 1), slice(None), slice(None)))[
+                :, :, ::stride_yx, ::stride_yx
+            ]
+            for z in range(0, volume.shape_ZYX[0], stride_z)
         ]
-        for z in range(0, volume.shape_ZYX[0], stride_z)
-    ]
-    sample = np.concatenate(planes, axis=1).astype(np.float64)
+    flat = np.concatenate([p.reshape(len(p), -1) for p in parts], axis=1)
+    sample = flat.astype(np.float64)
     check_finite(sample, volume.name)
-    flat = sample.reshape(sample.shape[0], -1)
-    return np.quantile(flat, quantiles, axis=1).T.astype(np.float32)
+    return np.quantile(sample, quantiles, axis=1).T.astype(np.float32)
+
+
+def _read_tiles(volume: Volume, max_voxels: int) -> list[NDArray[Any]]:
+    """Read small tiles on a regular grid, in the middle of equal parts."""
+    depth, height, width = volume.shape_ZYX
+    h, w = min(_TILE, height), min(_TILE, width)
+    n_z = min(depth, _TILED_PLANES)
+    n = max(1.0, max_voxels / (n_z * h * w))
+    n_y = max(1, min(height // h, round((n * height / width) ** 0.5)))
+    n_x = max(1, min(width // w, round(n / n_y)))
+    places = product(
+        _middles(depth, n_z, 1), _middles(height, n_y, h), _middles(width, n_x, w)
+    )
+    return [
+        volume.read((slice(z, z + 1), slice(y, y + h), slice(x, x + w)))
+        for z, y, x in places
+    ]
+
+
+def _middles(length: int, n: int, edge: int) -> list[int]:
+    """Return where `n` pieces start that lie in the middle of `n` equal parts."""
+    return [int((i + 0.5) * length / n - edge / 2) for i in range(n)]
 
 
 def check_finite(array: NDArray[Any], name: str) -> None:

@@ -56,6 +56,7 @@ OTHERS: dict[str, Any] = {
     "model.kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
     "model.input_size": [32, 128, 128],
     "model.output_size": [32, 128, 128],
+    "model.initial_weights": "/models/model.safetensors",
     "model.loss.ssim_window": 9,
     "model.loss.perceptual_model": "/models/model.safetensors",
     "optimization.max_minutes": 2.5,
