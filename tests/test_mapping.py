@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
+import napari_volseg.inference
 from napari_volseg.checkpoint import load_model, model_metadata, save_model
 from napari_volseg.config import InferenceConfig
 from napari_volseg.errors import DataError
@@ -159,8 +160,10 @@ def test_memory_is_that_of_a_column_however_large_the_volume(model, tmp_path, rn
 
 
 def test_a_killed_prediction_goes_on_and_its_blocks_are_not_done_again(
-    model, image, folder
+    model, image, folder, monkeypatch
 ):
+    # However fast the machine is, every step is told of.
+    monkeypatch.setattr(napari_volseg.inference._Clock, "due", lambda clock: True)
     whole = list(_predict(model, image, folder))
     expected = _read(folder)
     instances = zarr.open(folder / "instances.zarr", mode="r")["0"][...]

@@ -128,10 +128,12 @@ def test_a_program_parts_from_a_detached_worker_in_silence(run):
         check=True,
     )
     worker = psutil.Process(int(done.stdout))
-    assert worker.is_running()
-    assert done.stderr == ""
-    _wait_for_steps(run)
-    worker.kill()
+    try:
+        assert done.stderr == ""
+        _wait_for_steps(run)
+        assert worker.is_running()
+    finally:
+        worker.kill()
 
 
 def test_a_worker_outlives_the_thread_that_started_it(run, start):

@@ -17,7 +17,7 @@ from napari_volseg.review import add_doubt, measure_instances
 from napari_volseg.runs import TrainingPair, create_run
 from napari_volseg.volume import LabelledVolume, Volume
 from napari_volseg.widgets.actions import open_dock
-from napari_volseg.widgets.layers import placement
+from napari_volseg.widgets.layers import placement, plain
 from napari_volseg.widgets.outputs import add_instances, add_maps
 from napari_volseg.widgets.review import ReviewWidget
 from napari_volseg.widgets.train import TrainWidget
@@ -96,7 +96,7 @@ def test_corrections_join_what_the_model_learnt_from(
     qtbot.waitUntil(lambda: "em · corrections" in viewer.layers, timeout=60_000)
     qtbot.waitUntil(lambda: "Train dock has" in dock.message.text(), timeout=20_000)
 
-    train: TrainWidget = open_dock(viewer, "Train")
+    train: TrainWidget = plain(open_dock(viewer, "Train"))
     names = [(i.name, n.name, role) for i, n, role in train.pairs.layers()]  # type: ignore[union-attr]
     assert names == [
         ("em", "em · learnt from", "train"),
@@ -139,7 +139,7 @@ def test_a_prediction_of_an_unknown_model_trains_on_corrections_alone(
     dock._say("accepted")
     click(dock, qtbot)
     qtbot.waitUntil(lambda: "Train dock has" in dock.message.text(), timeout=60_000)
-    train: TrainWidget = open_dock(viewer, "Train")
+    train: TrainWidget = plain(open_dock(viewer, "Train"))
     assert [n.name for _, n, _ in train.pairs.layers()] == ["em · corrections"]  # type: ignore[union-attr]
 
 
