@@ -3,10 +3,11 @@
 Usage: python benchmarks/instances.py [--sizes MVOX …] [--threads N] [--compared MVOX]
 
 Generated cells are turned into noisy maps and repeated to volumes of some million
-voxels. Each is segmented from a Zarr to a Zarr block by block, and, up to 64 Mvox, in
-memory; the smallest also with the seeds of skimage's `peak_local_max` and its
-watershed, and with mahotas' where that is installed. Prints JSON: million voxels a
-second, and bytes a voxel by which the peak of memory rose (each in its own process).
+voxels. Each is segmented from a Zarr to a Zarr block by block, and, up to 64 Mvox, with
+all of it in memory (*stored*), and from an array in memory (*memory*); the smallest
+also with the seeds of skimage's `peak_local_max` and its watershed, and with mahotas'
+where that is installed. Prints JSON: million voxels a second, and bytes a voxel by
+which the peak of memory rose (each in its own process).
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def main() -> None:
     for size in args.sizes:
         found[f"blocks, {size} Mvox"] = run("blocks", size, args.threads)
         if size <= 64:
-            found[f"memory, {size} Mvox"] = run("memory", size, args.threads)
+            for name in ("stored", "memory"):
+                found[f"{name}, {size} Mvox"] = run(name, size, args.threads)
     for name in ("memory", "skimage", "mahotas"):
         found[f"{name}, {args.compared} Mvox"] = run(name, args.compared, args.threads)
     print(json.dumps(found, indent=2))
@@ -103,14 +105,19 @@ def measure(name: str, size: int, threads: int | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         maps = make_maps(size, folder)
-        segment(np.asarray(maps[:, :16, :64, :64]), config)  # compiles
-        warm = zarr.array(maps[:, :16, :64, :64])
-        segment_stored(warm, folder / "warm.zarr", config, NM)
-        whole = None if name == "blocks" else np.asarray(maps[...])
+        tile = np.tile(make_tile()[:, :, :96], (1, 1, 1, 2))
+        segment(tile, config)  # compiles, and so does the next
+        for memory in (0, 2**30):
+            warm = folder / f"warm-{memory}.zarr"
+            segment_stored(zarr.array(tile), warm, config, NM, memory=memory)
+        from_disk = name in ("blocks", "stored")
+        whole = None if from_disk else np.asarray(maps[...])
         before = reset_peak()
         started = time.perf_counter()
-        if name == "blocks":
-            n = segment_stored(maps, folder / "labels.zarr", config, NM).n_instances
+        if from_disk:
+            memory = 0 if name == "blocks" else 2**34
+            path = folder / "labels.zarr"
+            n = segment_stored(maps, path, config, NM, memory=memory).n_instances
         elif name == "memory":
             n = int(segment(whole, config, threads=threads).max())
         else:

@@ -75,7 +75,7 @@ def test_a_failure_leaves_the_old_instances(prediction, monkeypatch):
     def fail(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("napari_volseg.instances.storing.segment_blocks", fail)
+    monkeypatch.setattr("napari_volseg.instances.storing.segment_whole", fail)
     with pytest.raises(MemoryError):
         resegment(prediction, InstancesConfig())
 

@@ -148,7 +148,10 @@ def _window_memory(model: Model, job: MapJob) -> int:
 
 def _check_memory(job: MapJob, tiles: list[list[int]], room: int) -> int:
     """Return what the prediction takes at most; refuse what cannot fit."""
-    needed = max(room + job.memory(tiles[0]), flood_memory(job.image.shape_ZYX))
+    needed = max(
+        room + job.memory(tiles[0]),
+        flood_memory(job.image.shape_ZYX, _flood_limit(job)),
+    )
     free = available_memory("cpu")
     if needed > free:
         raise DataError(
@@ -157,6 +160,11 @@ def _check_memory(job: MapJob, tiles: list[list[int]], room: int) -> int:
             "inference.window_size, or close other programs"
         )
     return needed
+
+
+def _flood_limit(job: MapJob) -> int:
+    """Return the bytes within which instances are made."""
+    return min(round(job.inference.memory_gb * 1e9), available_memory("cpu"))
 
 
 def _compare_voxel_size(model: Model, image: Volume) -> str | None:
@@ -314,7 +322,12 @@ def _segment(
     """Write instances and their table; each appears whole. Return their number."""
     folder, voxel_size = job.folder, job.image.voxel_size
     result = segment_stored(
-        job.maps, folder / "instances.zarr", config, voxel_size, report=report
+        job.maps,
+        folder / "instances.zarr",
+        config,
+        voxel_size,
+        memory=_flood_limit(job),
+        report=report,
     )
     table = table_of_blocks(result, job.image.shape_ZYX, voxel_size)
     write_table(folder / "instances.csv", table)

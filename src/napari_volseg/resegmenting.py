@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from napari_volseg.config import InstancesConfig
+from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.instances import segment_stored
 from napari_volseg.io import open_volume, write_json
@@ -28,7 +28,8 @@ def resegment(
 ) -> int:
     """Replace the instances of a prediction by those of other thresholds.
 
-    They are made block by block, so memory is bounded. The old ones stay until the new
+    They are made in memory where `inference.memory_gb` of the prediction allows that,
+    else block by block. The old ones stay until the new
     ones are whole; the thresholds are written into the request of the prediction.
 
     Parameters
@@ -61,12 +62,20 @@ def resegment(
             folder / _INSTANCES,
             config,
             maps.voxel_size,
+            memory=_memory(folder),
             report=lambda steps: report(*steps),
         )
         table = table_of_blocks(result, maps.shape_ZYX, maps.voxel_size)
         write_table(folder / _TABLE, table)
         _note(folder, config, result.n_instances)
     return result.n_instances
+
+
+def _memory(folder: Path) -> int:
+    """Return the bytes that the prediction was asked to stay within."""
+    request = json.loads((folder / REQUEST).read_text("utf-8"))
+    inference = InferenceConfig.model_validate(request["inference"] or {})
+    return round(inference.memory_gb * 1e9)
 
 
 def _note(folder: Path, config: InstancesConfig, n_instances: int) -> None:

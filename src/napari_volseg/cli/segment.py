@@ -14,7 +14,12 @@ from napari_volseg.cli.options import (
     print_json,
     say,
 )
-from napari_volseg.config import InstancesConfig, apply_overrides, build_config
+from napari_volseg.config import (
+    InferenceConfig,
+    InstancesConfig,
+    apply_overrides,
+    build_config,
+)
 from napari_volseg.errors import DataError
 from napari_volseg.io import open_labels, write_json, writing
 from napari_volseg.models import read_model_info
@@ -79,7 +84,13 @@ def _segment_file(path: Path, config: InstancesConfig) -> int:
         folder = tempfile.TemporaryDirectory(prefix=".volseg-", dir=path.parent)
     with folder as place:
         target = Path(place) / "instances.zarr"
-        result = segment_stored(maps.data, target, config, maps.voxel_size)
+        result = segment_stored(
+            maps.data,
+            target,
+            config,
+            maps.voxel_size,
+            memory=round(InferenceConfig().memory_gb * 1e9),
+        )
         labels = open_labels(str(target))
         replace_instances(path, labels, maps.voxel_size, config)
     return result.n_instances

@@ -25,7 +25,7 @@ class InferenceConfig(Section):
     skip_below: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Blocks without a voxel this bright are not predicted; 0 and 1 are the low and high percentile of the image, and 0 skips nothing."""
     memory_gb: Annotated[float, Field(gt=0)] = 2.0
-    """Memory in GB that a prediction aims to stay within; with more, fewer windows are computed twice in large volumes."""
+    """Memory in GB that a prediction aims to stay within; with more, fewer windows are computed twice in large volumes, and instances of larger volumes are made in memory, which is faster."""
 
 
 class InstancesConfig(Section):

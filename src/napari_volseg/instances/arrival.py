@@ -13,6 +13,8 @@ its neighbours, the arrivals are those of the whole volume.
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -22,7 +24,8 @@ from napari_volseg.instances.tiles import map_tiles, tile_grid
 
 __all__ = ["TILE", "WALL", "find_arrivals", "first_arrival"]
 
-TILE: Size = (64, 64, 64)
+TILE: Size = (32, 32, 64)
+"""A tile and what is noted of it fit the cache of a processor."""
 
 Arrivals = NDArray[np.int32]
 Heights = NDArray[np.uint8]
@@ -84,17 +87,33 @@ def visit_tile(
         Whether voxels before and after it along z, y and x can be reached earlier.
     """
     (z, y, x), (n_z, n_y, n_x) = box.start, box.shape
-    size = (n_z + 2) * (n_y + 2) * (n_x + 2)
-    heights = np.zeros(size, np.uint8)
-    arrivals = np.zeros(size, np.int32)
-    # A voxel can wait once for each neighbour, twice over. Links are used again, so
-    # most of the pool is never touched.
-    n_links = 16 * size // _LINK + 2 * 256 + 1
-    pool, after = np.empty(n_links * _LINK, np.int32), np.empty(n_links, np.int32)
     return _visit(
         height_ZYX, arrivals_ZYX, z, y, x, n_z, n_y, n_x, is_new,
-        heights, arrivals, pool, after,
+        *_buffers((n_z + 2) * (n_y + 2) * (n_x + 2)),
     )  # fmt: skip
+
+
+def _buffers(size: int) -> tuple[Heights, Arrivals, Arrivals, Arrivals]:
+    """Return heights, arrivals, pool and links for a tile, those of the last one.
+
+    Memory that was touched before is many times faster than what is new.
+    """
+    kept: tuple[Heights, Arrivals, Arrivals, Arrivals] | None
+    kept = getattr(_kept, "buffers", None)
+    if kept is None or len(kept[0]) != size:
+        # A voxel can wait once for each neighbour, twice over. Links are used again,
+        # so most of the pool is never touched.
+        n_links = 16 * size // _LINK + 2 * 256 + 1
+        kept = _kept.buffers = (
+            np.empty(size, np.uint8),
+            np.empty(size, np.int32),
+            np.empty(n_links * _LINK, np.int32),
+            np.empty(n_links, np.int32),
+        )
+    return kept
+
+
+_kept = threading.local()
 
 
 @njit(nogil=True, cache=True)
@@ -294,6 +313,7 @@ def _enter(
 ) -> None:
     """Copy the tile and one voxel around it; beyond the volume there is a wall."""
     row, plane = n_x + 2, (n_x + 2) * (n_y + 2)
+    t[:] = WALL
     for z in range(max(z0 - 1, 0), min(z0 + n_z + 1, height.shape[0])):
         for y in range(max(y0 - 1, 0), min(y0 + n_y + 1, height.shape[1])):
             at = (z - z0 + 1) * plane + (y - y0 + 1) * row - x0 + 1

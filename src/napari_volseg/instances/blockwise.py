@@ -38,7 +38,7 @@ from napari_volseg.io import create_zarr
 from napari_volseg.io.scratch import new_array
 from napari_volseg.volume import ArrayLike
 
-__all__ = ["BlockwiseResult", "WritableArray", "segment_blocks"]
+__all__ = ["BlockwiseResult", "WritableArray", "check", "segment_blocks"]
 
 Layers = dict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
@@ -117,7 +117,7 @@ def segment_blocks(
     DataError
         If maps and labels do not fit, or there are too many seeds for the labels.
     """
-    _check(maps_CZYX, labels_ZYX, block)
+    check(maps_CZYX, labels_ZYX, block)
     with tempfile.TemporaryDirectory(prefix="volseg-blocks-", dir=scratch) as folder:
         job = _Job(maps_CZYX, labels_ZYX, config, block, halo, Path(folder))
         job.threads = threads or default_threads()
@@ -130,7 +130,8 @@ def segment_blocks(
 def _say_nothing(done: int, total: int) -> None: ...
 
 
-def _check(maps: ArrayLike, labels: WritableArray, block: Sequence[int]) -> None:
+def check(maps: ArrayLike, labels: WritableArray, block: Sequence[int]) -> None:
+    """Refuse maps, labels and blocks that do not fit together."""
     if len(maps.shape) != 4 or maps.shape[0] != 3 or maps.dtype != np.uint8:
         raise DataError(
             f"the maps have the shape {maps.shape} and type {maps.dtype}: they must be "

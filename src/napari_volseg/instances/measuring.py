@@ -50,14 +50,17 @@ def measure(
     """
     z, y, x = (int(start > 0) for start in core.start)
     d, h, w = core.shape
-    labels_ZYX = around_ZYX[z : z + d, y : y + h, x : x + w]
+    # Copies, because kernels are compiled once more for arrays with gaps.
+    around_ZYX = np.ascontiguousarray(around_ZYX)
+    mask_ZYX, boundary_ZYX = np.ascontiguousarray(maps_CZYX[:2])
+    labels_ZYX = np.ascontiguousarray(around_ZYX[z : z + d, y : y + h, x : x + w])
     ids = np.flatnonzero(_number(labels_ZYX, rows)).astype(np.int64)
     rows[ids] = np.arange(1, len(ids) + 1)
     sums = np.zeros((len(ids), _N_SUMS), np.int64)
     boxes = np.zeros((len(ids), 6), np.int64)
     boxes[:, :3] = np.iinfo(np.int64).max
     _measure(
-        around_ZYX, (z, y, x), rows, maps_CZYX[0], maps_CZYX[1], core.start, sums, boxes
+        around_ZYX, (z, y, x), rows, mask_ZYX, boundary_ZYX, core.start, sums, boxes
     )
     rows[ids] = 0
     return Measures(ids, sums, boxes)

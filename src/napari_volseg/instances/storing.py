@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Size
-from napari_volseg.instances.blockwise import BlockwiseResult, segment_blocks
+from napari_volseg.instances.blockwise import (
+    BlockwiseResult,
+    WritableArray,
+    check,
+    segment_blocks,
+)
+from napari_volseg.instances.whole import segment_whole, whole_memory
 from napari_volseg.io import create_zarr, writing
 from napari_volseg.volume import ArrayLike, VoxelSize, reading
 
@@ -26,8 +32,10 @@ _BYTES = 20
 """Memory for each voxel of a block with its halo."""
 
 
-def flood_memory(shape_ZYX: Size) -> int:
+def flood_memory(shape_ZYX: Size, memory: int) -> int:
     """Return the bytes that `segment_stored` takes at most, seeds and table aside."""
+    if (whole := whole_memory(shape_ZYX)) <= memory:
+        return whole
     edges = (
         min(n, b + 2 * h) for n, b, h in zip(shape_ZYX, _BLOCK, _HALO, strict=True)
     )
@@ -40,9 +48,12 @@ def segment_stored(
     config: InstancesConfig,
     voxel_size: VoxelSize,
     *,
+    memory: int,
     report: Callable[[tuple[int, int]], None] = lambda steps: None,
 ) -> BlockwiseResult:
     """Write the instances of maps as an OME-Zarr image that appears whole.
+
+    They are made in memory where that suffices, else block by block; they are the same.
 
     Parameters
     ----------
@@ -50,6 +61,8 @@ def segment_stored(
         Mask, boundary and distance, uint8, read block by block.
     path
         Where the image goes; what is there is replaced. Temporary files lie beside it.
+    memory
+        Bytes to stay within, if that is more than a block takes.
     report
         Called with the number of steps done and of all steps.
 
@@ -74,14 +87,13 @@ def segment_stored(
             block=_SHARD,
         )
         try:
-            result = segment_blocks(
+            result = _segment(
                 _Readable(maps_CZYX),
                 labels,
                 config,
-                block=_BLOCK,
-                halo=_HALO,
-                scratch=work,
-                report=lambda done, total: report((done, total)),
+                work,
+                whole_memory((z, y, x)) <= memory,
+                lambda done, total: report((done, total)),
             )
         except OSError as error:
             with writing(path):
@@ -95,6 +107,28 @@ def segment_stored(
     return result
 
 
+def _segment(
+    maps_CZYX: ArrayLike,
+    labels_ZYX: WritableArray,
+    config: InstancesConfig,
+    scratch: Path,
+    fits: bool,
+    report: Callable[[int, int], None],
+) -> BlockwiseResult:
+    check(maps_CZYX, labels_ZYX, _BLOCK)
+    if fits:
+        return segment_whole(maps_CZYX, labels_ZYX, config, block=_SHARD, report=report)
+    return segment_blocks(
+        maps_CZYX,
+        labels_ZYX,
+        config,
+        block=_BLOCK,
+        halo=_HALO,
+        scratch=scratch,
+        report=report,
+    )
+
+
 class _Readable:
     """Maps whose failures to be read are told from those to write beside them."""
 
@@ -102,5 +136,7 @@ class _Readable:
         self._maps, self.shape, self.dtype = maps, tuple(maps.shape), maps.dtype
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        with reading("a block of the maps"):
+        ends = zip("zyx", key[1:], strict=True)
+        place = ", ".join(f"{axis} {part.start}:{part.stop}" for axis, part in ends)
+        with reading(f"the block of the maps at {place}"):
             return np.asarray(self._maps[key])

@@ -29,14 +29,10 @@ def map_tiles(
 ) -> list[Result]:
     """Return what `work` makes of each item, in their order."""
     items = list(items)
-    if not items:
-        return []
-    # The first one compiles what the others run.
-    first = work(items[0])
-    if threads <= 1 or len(items) < 3:
-        return [first, *map(work, items[1:])]
-    with ThreadPoolExecutor(threads) as pool:
-        return [first, *pool.map(work, items[1:])]
+    if threads <= 1 or len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(threads, len(items))) as pool:
+        return list(pool.map(work, items))
 
 
 def map_slabs(

@@ -9,10 +9,18 @@ from numba import njit
 from numpy.typing import NDArray
 
 from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box, Size
 from napari_volseg.instances.arrival import find_arrivals
-from napari_volseg.instances.tiles import default_threads, map_slabs
+from napari_volseg.instances.tiles import (
+    default_threads,
+    map_slabs,
+    map_tiles,
+    tile_grid,
+)
 
 __all__ = ["flood", "watershed"]
+
+_TILE: Size = (32, 64, 64)
 
 
 def watershed(
@@ -96,7 +104,11 @@ def flood(
     find_arrivals(height_ZYX, arrivals_ZYX, threads)
     n_slices = labels_ZYX.shape[0]
     map_slabs(lambda a, b: _point(arrivals_ZYX, labels_ZYX, a, b), n_slices, threads)
-    map_slabs(lambda a, b: _follow(labels_ZYX, a, b), n_slices, threads)
+    map_tiles(
+        lambda box: _follow(labels_ZYX, *box.start, *box.stop),
+        tile_grid(Box.whole(labels_ZYX.shape), _TILE),
+        threads,
+    )
 
 
 @njit(nogil=True, cache=True)
@@ -157,25 +169,33 @@ def _point(
 
 
 @njit(nogil=True, cache=True)
-def _follow(labels: NDArray[np.int32], start: int, stop: int) -> None:
-    """Follow the ways of `_point` to a label, and take it along all the way."""
+def _follow(
+    labels: NDArray[np.int32], z0: int, y0: int, x0: int, z1: int, y1: int, x1: int
+) -> None:
+    """Follow the ways of `_point` to a label, and take it along all the way.
+
+    Box by box, because a way seldom leads far and so stays in the cache.
+    """
     n_y, n_x = labels.shape[1:]
     flat = labels.reshape(-1)
     steps = np.array([0, n_y * n_x, n_x, 1, -1, -n_x, -n_y * n_x])
     path = np.empty(1024, np.int64)
-    for voxel in range(start * n_y * n_x, stop * n_y * n_x):
-        way = flat[voxel]
-        if way >= 0:
-            continue
-        at, n = voxel, 0
-        while way < 0:
-            if n == path.size:
-                longer = np.empty(2 * n, np.int64)
-                longer[:n] = path
-                path = longer
-            path[n] = at
-            n += 1
-            at -= steps[-way]
-            way = flat[at]
-        for i in range(n):
-            flat[path[i]] = way
+    for z in range(z0, z1):
+        for y in range(y0, y1):
+            row = (z * n_y + y) * n_x
+            for voxel in range(row + x0, row + x1):
+                way = flat[voxel]
+                if way >= 0:
+                    continue
+                at, n = voxel, 0
+                while way < 0:
+                    if n == path.size:
+                        longer = np.empty(2 * n, np.int64)
+                        longer[:n] = path
+                        path = longer
+                    path[n] = at
+                    n += 1
+                    at -= steps[-way]
+                    way = flat[at]
+                for i in range(n):
+                    flat[path[i]] = way
