@@ -99,7 +99,7 @@ def run_monai(job: MapJob) -> Any:
     """Predict with MONAI; return the maps, from 0 to 1."""
     from monai.inferers import sliding_window_inference
 
-    compute, network = job.forward.compute, job.forward._network
+    compute, network = job.forward.compute, job.forward.network
     image = torch.from_numpy(normalise(job.image.read(), job.range_C2))[None]
 
     @torch.no_grad()

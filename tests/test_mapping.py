@@ -76,7 +76,7 @@ def _read(folder):
 def _whole(job):
     """Return the maps that one pass over the whole volume gives."""
     return predict_box(
-        job.forward._network, job.image, job.range_C2, job.plan(), job.forward.compute
+        job.forward.network, job.image, job.range_C2, job.plan(), job.forward.compute
     )
 
 
@@ -319,6 +319,7 @@ def test_when_memory_runs_out_fewer_windows_are_taken(
     monkeypatch.setattr(forward.Forward, "_average", limited)
     inference = InferenceConfig(batch_size=8)
     events = list(_predict(model, image, folder, inference=inference))
+    sizes = [n for n in sizes if n > 1]  # one alone is timed before
     assert sizes[:4] == [8, 4, 2, 2]
     assert max(sizes[2:]) == 2
     notices = [e.message for e in events if isinstance(e, Notice)]

@@ -23,10 +23,10 @@ import torch
 from napari_volseg.devices import available_memory, processor_features, use_gpu
 from napari_volseg.errors import DataError
 from napari_volseg.failures import JobError
+from napari_volseg.known import read_known, write_known
 from napari_volseg.learner import Learner
 from napari_volseg.networks import N_MAPS
 from napari_volseg.planning import TrainPlan, plan_from_json, with_batch
-from napari_volseg.probing import read_known, write_known
 from napari_volseg.sampling import Batch
 
 __all__ = ["fit_batch", "run_trial", "try_steps"]

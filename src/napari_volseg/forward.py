@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from napari_volseg.devices import Compute
 from napari_volseg.failures import is_out_of_memory
+from napari_volseg.forms import Form, build_pass
 
 __all__ = ["Forward"]
 
@@ -22,6 +23,8 @@ class Forward:
     ----------
     network
         On the device, in evaluation mode.
+    form
+        How it is computed.
     flips
         Axes of a BCZYX tensor to average mirrored predictions over.
     batch_size
@@ -31,17 +34,22 @@ class Forward:
     def __init__(
         self,
         network: nn.Module,
-        compute: Compute,
+        form: Form,
         flips: tuple[int, ...] = (),
         batch_size: int = 1,
     ) -> None:
-        self.compute = compute
+        self.network, self.form, self.flips = network, form, flips
         self.batch_size = batch_size
-        self._network = network
+        self._pass = build_pass(network, form)
         self._views = [
             tuple(axis for axis, chosen in zip(flips, choice, strict=True) if chosen)
             for choice in product((False, True), repeat=len(flips))
         ]
+
+    @property
+    def compute(self) -> Compute:
+        """Device and number format."""
+        return self.form.compute
 
     def __call__(self, windows_BCZYX: NDArray[np.float32]) -> Tensor:
         """Return probabilities (B, C, Z, Y, X) on the device.
@@ -77,11 +85,9 @@ class Forward:
     def _average(self, windows: Tensor) -> Tensor:
         """Return probabilities, averaged over mirrored inputs."""
         x = windows.to(self.compute.device, non_blocking=True)
-        x = x.contiguous(memory_format=self.compute.memory_format)
         total: Tensor | None = None
         for axes in self._views:
-            with self.compute.autocast():
-                logits = self._network(x.flip(axes) if axes else x)[0]
+            logits = self._pass(x.flip(axes) if axes else x)
             maps = torch.sigmoid(logits.float())
             maps = maps.flip(axes) if axes else maps
             total = maps if total is None else total.add_(maps)

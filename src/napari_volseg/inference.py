@@ -18,6 +18,7 @@ from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.devices import available_memory
 from napari_volseg.errors import DataError
 from napari_volseg.events import Event, Finished, Notice, Progress, Started
+from napari_volseg.fastest import choose_form
 from napari_volseg.geometry import Size
 from napari_volseg.instances import flood_memory, segment_stored
 from napari_volseg.io import LazyArray, write_json, writing
@@ -107,12 +108,16 @@ def predict(
     total = sum(job.plan(job.grid.around(tile)).n_windows for tile in tiles)
     left = sum(job.plan(job.grid.around(tile)).n_windows for tile in due)
     yield Started(
-        "predict", str(job.forward.compute), total, total - left, memory_bytes=memory
+        "predict", str(job.forward.form), total, total - left, memory_bytes=memory
     )
     for sentence in (*model.notes, *job.notes):
         yield Notice(sentence)
     if note := _compare_voxel_size(model, image):
         yield Notice(note, "warning")
+    # Workers elsewhere are not tried; what is asked for by name is.
+    if "://" not in (scheduler or "") or inference.backend == "openvino":
+        ids = [i for tile in due for i in tile]
+        job = yield from choose_form(job, model_path, ids, left, should_stop)
     clock = _Clock(total, total - left, job.grid.n_blocks, len(finished))
     with closing(
         _spread(job, due, clock, scheduler, device)

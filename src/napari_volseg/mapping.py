@@ -13,23 +13,27 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import zarr
 from numpy.typing import NDArray
-from torch import nn
 
 from napari_volseg.blocks import BLOCK, BlockGrid, Ledger, choose_tile
 from napari_volseg.checkpoint import Model, load_model
 from napari_volseg.config import InferenceConfig
-from napari_volseg.devices import Compute, choose_compute
 from napari_volseg.errors import DataError
+from napari_volseg.forms import (
+    Form,
+    default_form,
+    form_from_dict,
+    list_forms,
+    to_device,
+)
 from napari_volseg.forward import Forward
 from napari_volseg.geometry import Box, Size
 from napari_volseg.io import content_hash, create_zarr, write_json, writing
@@ -61,6 +65,7 @@ BLOCKS = "blocks"
 """Folder of the marks of finished blocks, within the job folder."""
 
 _PLAN = "plan.json"
+_FORM = "form.json"
 _FORMAT = 1
 _WAITING = 4
 """Blocks that may wait to be written."""
@@ -83,9 +88,26 @@ class MapJob:
     maps: zarr.Array[Any]
     """uint8, axes CZYX; a block is a shard."""
     ledger: Ledger
+    default_form: Form
+    """The form of the forward pass where no other has proved to be faster."""
+    exact: bool
+    """Whether the model asks for float32."""
+    has_form: bool
+    """Whether a form was chosen for these blocks before."""
     notes: tuple[str, ...] = ()
     """What the user should know of old blocks."""
     _empty: dict[int, bool] = field(default_factory=dict)
+
+    def in_form(self, form: Form) -> MapJob:
+        """Return the same job with the forward pass in another form."""
+        old = self.forward
+        network = to_device(old.network, form.compute)
+        forward = Forward(network, form, old.flips, old.batch_size)
+        return replace(self, forward=forward)
+
+    def remember_form(self) -> None:
+        """Let whoever predicts blocks of this job, now or later, take its form."""
+        write_json(self.folder / BLOCKS / _FORM, self.forward.form.to_dict())
 
     def plan(self, box: Box | None = None) -> WindowPlan:
         """Return the windows that touch a box, by default all."""
@@ -375,26 +397,29 @@ def _open(
     notes: tuple[str, ...],
 ) -> MapJob:
     system = model.config.system.model_copy(update={"device": device})
-    compute = choose_compute(model.config.model_copy(update={"system": system}))
+    default = default_form(model.config.model_copy(update={"system": system}))
+    exact = model.config.optimization.precision == "32"
+    chosen = _read_form(folder)
+    has_form = chosen in list_forms(default, inference.backend, exact=exact)
+    form = chosen if chosen is not None and has_form else default
     window: Size = tuple(plan["window"])
     grid = BlockGrid(image.shape_ZYX, tuple(plan["block"]))
     windows = plan_windows(image.shape_ZYX, window, inference)
+    network = to_device(model.network, form.compute)
     return MapJob(
         folder=folder,
         image=image,
         mask_ZYX=mask_ZYX,
-        forward=Forward(
-            _to_device(model.network, compute),
-            compute,
-            windows.flips,
-            inference.batch_size,
-        ),
+        forward=Forward(network, form, windows.flips, inference.batch_size),
         inference=inference,
         window=window,
         range_C2=np.array(plan["range"], np.float32),
         grid=grid,
         maps=zarr.open_group(folder / MAPS, mode="r+")["0"],  # type: ignore[arg-type]
         ledger=Ledger(folder / BLOCKS),
+        default_form=default,
+        exact=exact,
+        has_form=has_form,
         notes=notes,
     )
 
@@ -418,11 +443,11 @@ def _window(model: Model, inference: InferenceConfig) -> Size:
     return fit_window(model.config.model, model.pyramid, wanted)
 
 
-def _to_device(network: nn.Module, compute: Compute) -> nn.Module:
-    network = network.to(compute.device).eval()
-    if compute.channels_last:
-        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return network
+def _read_form(folder: Path) -> Form | None:
+    try:
+        return form_from_dict(json.loads((folder / BLOCKS / _FORM).read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _read_plan(folder: Path) -> dict[str, Any] | None:

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from napari_volseg.config import build_config
 from napari_volseg.devices import Compute, processor_features
-from napari_volseg.errors import DataError
-from napari_volseg.io import write_json
+from napari_volseg.known import read_known, write_known
 from napari_volseg.losses import build_loss
 from napari_volseg.networks import N_MAPS, Pyramid, build_network
 from napari_volseg.planning import TrainPlan
 
-__all__ = ["read_known", "run_probe", "trusted_compute", "write_known"]
+__all__ = ["run_probe", "trusted_compute"]
 
 _SECONDS = 300
 
@@ -118,28 +115,3 @@ def _describe(plan: TrainPlan, compute: Compute) -> dict[str, Any]:
         "patch_size": plan.patch_size,
         "compute": asdict(compute),
     }
-
-
-def _known_path() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "napari-volseg" / "probes.json"
-
-
-def read_known() -> dict[str, Any]:
-    """Return what trials on this machine have shown, by what was tried."""
-    try:
-        known = json.loads(_known_path().read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def write_known(known: dict[str, Any]) -> None:
-    """Keep what trials have shown for the next time."""
-    path = _known_path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, known)
-    except (OSError, DataError):
-        # Without the cache, the next run tries again.
-        return

@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from napari_volseg.config import InferenceConfig
 from napari_volseg.devices import Compute
 from napari_volseg.errors import DataError
+from napari_volseg.forms import Form
 from napari_volseg.forward import Forward
 from napari_volseg.geometry import Box, Size, blend_profile, window_starts
 from napari_volseg.networks import N_MAPS
@@ -39,6 +40,7 @@ __all__ = [
     "plan_windows",
     "predict_box",
     "predict_slabs",
+    "read_window",
     "slab_memory",
 ]
 
@@ -185,10 +187,22 @@ def predict_box(
     compute: Compute,
 ) -> NDArray[np.uint8]:
     """Return the maps (C, Z, Y, X) of the wanted box; probabilities × 255."""
-    forward = Forward(network, compute, plan.flips, plan.batch_size)
+    forward = Forward(network, Form(compute), plan.flips, plan.batch_size)
     slabs = predict_slabs(forward, image, range_C2, plan)
     done = [slab.maps_CZYX for slab in slabs if slab.maps_CZYX is not None]
     return np.concatenate(done, axis=1)
+
+
+def read_window(
+    image: Volume,
+    range_C2: NDArray[np.float32],
+    plan: WindowPlan,
+    corner: Sequence[int],
+) -> NDArray[np.float32]:
+    """Return the window (C, Z, Y, X) at a corner (z, y, x) as the network gets it."""
+    z, y, x = corner
+    alone = replace(plan, starts=((z,), (y,), (x,)))
+    return _read_row(image, range_C2, alone, z, None, 0)
 
 
 def count_touching(starts: Sequence[int], window: int, start: int, stop: int) -> int:

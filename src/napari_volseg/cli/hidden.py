@@ -41,6 +41,9 @@ def add_commands(commands: Commands) -> None:
     helper.set_defaults(run=_helper)
     batch = commands.add_parser("try-batch", description="Try steps of a training.")
     batch.set_defaults(run=_try_batch)
+    forms = commands.add_parser("try-forms", description="Time forward passes.")
+    forms.add_argument("folder", type=Path)
+    forms.set_defaults(run=_try_forms)
     rank = commands.add_parser("rank", description="Train as one of several.")
     rank.set_defaults(run=_rank)
 
@@ -107,6 +110,13 @@ def _try_batch(args: argparse.Namespace) -> int:
     from napari_volseg.batching import run_trial
 
     sys.stdout.write(json.dumps(run_trial(sys.stdin.read())) + "\n")
+    return 0
+
+
+def _try_forms(args: argparse.Namespace) -> int:
+    from napari_volseg.fastest import run_form_trials
+
+    run_form_trials(args.folder)
     return 0
 
 
