@@ -46,7 +46,7 @@ def test_rows_of_known_blocks(labels):
             [(2 * 80 + 2 * 240 + 1 * 300) / 1e6, (16 * 80 + 16 * 240 + 8 * 300) / 1e6]
         ),
         "shape_outlier": [0, 0],
-        "doubt": pytest.approx([1, 0]),
+        "doubt": pytest.approx([4.5**2 / (4.5**2 + 6.25), 0]),
     }
 
 
@@ -127,9 +127,9 @@ def test_a_shape_unlike_the_others_is_doubted():
     table = instance_table(labels, maps, (1, 1, 1))
 
     assert table["shape_outlier"][:-1].max() == 0
-    assert table["shape_outlier"][-1] > 6
+    assert table["shape_outlier"][-1] > 3
     assert table["doubt"][:-1].max() == 0
-    assert table["doubt"][-1] == 1
+    assert table["doubt"][-1] > 0.5
 
 
 def test_a_boundary_through_an_object_and_a_weak_mask_are_doubted():
@@ -142,9 +142,9 @@ def test_a_boundary_through_an_object_and_a_weak_mask_are_doubted():
     table = instance_table(labels, maps, (1, 1, 1))
 
     assert table["boundary_inside"][0] == 1
-    assert table["doubt"][0] == 1
-    assert table["doubt"][1] == pytest.approx(2 * (1 - 179 / 255))
-    assert table["doubt"][2] == 0
+    assert table["doubt"][0] > 0.99
+    assert table["doubt"][1] > 0.9
+    assert (table["doubt"][2:-1] == 0).all()
 
 
 def test_large_ids_keep_their_names(labels):

@@ -14,49 +14,70 @@ DOUBTFUL = 0.5
 """An instance of at least this doubt is doubtful, unless the user moves it."""
 
 _ENOUGH = 8
-"""Fewer instances say nothing of what a usual shape is."""
-_USUAL, _UNUSUAL = 2.5, 6.0
-"""Outlier scores at which a shape begins to be doubted, and is doubted fully."""
+"""Fewer instances do not say what is usual."""
+_UNUSUAL = 2.5
+"""Robust standard deviations at which the doubt is a half."""
+_MASK_FLOOR, _BOUNDARY_FLOOR = 0.02, 0.03
+_ROUGHNESS_FLOOR, _SIZE_FLOOR = 0.05, 0.2
+"""Smallest standard deviations: what is all but equal has no outliers."""
+_TO_SIGMA = 0.6745
+
+Column = NDArray[np.float64]
 
 
 def add_doubt(table: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return a table with the columns ``shape_outlier`` and ``doubt``.
 
-    The outlier score is how far an instance lies from the others in size (logarithm
-    of its volume) or in roughness (surface to the power of 1.5 over volume, which
-    size does not change), the larger of the two, in robust standard deviations
-    (1.4826 times the median deviation from the median). Instances that touch the
-    border are cut, so they are neither compared with nor scored (0); nor is any
-    among fewer than eight others.
+    An instance is compared with the others of its volume, so that the doubtful ones
+    are the exception, whatever level a network's maps have. How far it lies from the
+    median is measured in robust standard deviations, one for each side: the quartile
+    on that side lies 0.6745 of them away.
 
-    The doubt joins three, each from 0 to 1, as if they were independent chances of
-    being wrong: ``1 - (1 - a)(1 - b)(1 - c)``. ``a`` rises from 0 at a mean mask of 1
-    to 1 at 0.5 and below; ``b`` is twice the mean boundary inside, at most 1; ``c``
-    rises from an outlier score of 2.5 to 1 at 6.
+    The outlier score is the largest of three such distances: how much rougher an
+    instance is than usual (surface to the power of 1.5 over volume, which size does
+    not change), how much smaller, and half of how much larger: large instances are
+    wrong less often. Instances that touch the border are cut, so they are neither
+    compared with nor scored (0); nor is any among eight or fewer whole ones.
+
+    The doubt joins ``s``, the root of the sum of squares of the outlier score and of
+    the distances of a mean mask below, and of a boundary inside above, the usual
+    ones: ``s**2 / (s**2 + 6.25)``, which is a half at 2.5 standard deviations. Among
+    eight or fewer instances mask and boundary are compared with 1 and 0 instead, and
+    0.5 of either is a doubt of a half.
     """
     outlier = _outlier(table)
-    trust = 1 - np.clip((outlier - _USUAL) / (_UNUSUAL - _USUAL), 0, 1)
+    mask = np.asarray(table["mask_mean"], float)
+    boundary = np.asarray(table["boundary_inside"], float)
+    if len(mask) > _ENOUGH:
+        away = _above(-mask, _MASK_FLOOR), _above(boundary, _BOUNDARY_FLOOR)
+    else:
+        away = 2 * _UNUSUAL * (1 - mask), 2 * _UNUSUAL * boundary
     # Without maps these are NaN, and say nothing.
-    trust *= 1 - np.nan_to_num(np.clip(2 * (1 - table["mask_mean"]), 0, 1))
-    trust *= 1 - np.nan_to_num(np.clip(2 * table["boundary_inside"], 0, 1))
+    squares = outlier**2 + sum(np.nan_to_num(z) ** 2 for z in away)
     rest = {k: v for k, v in table.items() if k not in ("shape_outlier", "doubt")}
-    return {**rest, "shape_outlier": outlier, "doubt": 1 - trust}
+    return {
+        **rest,
+        "shape_outlier": outlier,
+        "doubt": squares / (squares + _UNUSUAL**2),
+    }
 
 
-def _outlier(table: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+def _outlier(table: Mapping[str, NDArray[Any]]) -> Column:
     whole = ~np.asarray(table["touches_border"], bool)
     score = np.zeros(len(whole))
     if np.count_nonzero(whole) <= _ENOUGH:
         return score
-    volume = np.asarray(table["volume_um3"], float)[whole]
+    size = np.log(np.asarray(table["volume_um3"], float)[whole])
     surface = np.asarray(table["surface_um2"], float)[whole]
-    roughness = np.log(np.maximum(surface, 1e-12)) * 1.5 - np.log(volume)
-    score[whole] = np.maximum(_robust(np.log(volume)), _robust(roughness))
+    roughness = np.log(np.maximum(surface, 1e-12)) * 1.5 - size
+    small, large = _above(-size, _SIZE_FLOOR), _above(size, _SIZE_FLOOR) / 2
+    rough = _above(roughness, _ROUGHNESS_FLOOR)
+    score[whole] = np.maximum(rough, np.maximum(small, large))
     return score
 
 
-def _robust(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how many robust standard deviations each value lies from the median."""
-    away: NDArray[np.float64] = np.abs(values - np.median(values))
-    # A floor of 5 %: shapes that are all but equal have no outliers.
-    return away / max(1.4826 * float(np.median(away)), 0.05)
+def _above(values: Column, floor: float) -> Column:
+    """Return how many robust standard deviations each value lies above the median."""
+    median, quartile = np.quantile(values, (0.5, 0.75))
+    sigma = max(float(quartile - median) / _TO_SIGMA, floor)
+    return np.maximum(values - median, 0) / sigma

@@ -17,7 +17,7 @@ def _share(value: Any) -> str:
 
 COLUMNS = (
     Column("index", "Id", "Id of the instance in the labels layer", width=48),
-    Column("doubt", "Doubt", "How likely it is wrong, 0 to 1", _share, 50),
+    Column("doubt", "Doubt", "How unlike the others it is, 0 to 1", _share, 50),
     Column("status", "Status", "What you said of it", width=74),
     Column("voxels", "Voxels", "Its size", lambda v: f"{int(v):,}", 70),
     Column("mask_mean", "Mask", "Mean mask inside it, 0 to 1", _share, 48),
