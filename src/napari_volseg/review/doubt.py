@@ -80,4 +80,5 @@ def _above(values: Column, floor: float) -> Column:
     """Return how many robust standard deviations each value lies above the median."""
     median, quartile = np.quantile(values, (0.5, 0.75))
     sigma = max(float(quartile - median) / _TO_SIGMA, floor)
-    return np.maximum(values - median, 0) / sigma
+    above: Column = np.maximum(values - median, 0) / sigma
+    return above
