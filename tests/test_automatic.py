@@ -9,6 +9,7 @@ import pytest
 
 from napari_volseg.automatic import (
     Machine,
+    choose_binning,
     choose_patch,
     choose_settings,
     training_cost,
@@ -154,3 +155,41 @@ def test_the_cost_counts_every_convolution() -> None:
     fine, coarse = 8 * 16 * 16, 8 * 8 * 8
     expected = fine * 9 * (1 * 4 + 5 * 16) + coarse * 27 * (4 * 8 + 2 * 64)
     assert training_cost(config, (1, 1, 1)) == 3 * expected
+
+
+LARGE = replace(SECTIONS, extent=(10.0, 71.0, 102.0), small_size=4000.0)
+
+
+def test_objects_larger_than_the_view_are_binned_until_several_fit() -> None:
+    binning = choose_binning(LARGE, 160_000)
+    assert binning == (1, 2, 2)
+    patch = choose_patch(LARGE, 160_000 * prod(binning))
+    assert min(patch[1:]) > 2 * min(choose_patch(LARGE, 80_000)[1:]) - 16
+
+
+def test_voxels_become_cubic_before_all_axes_are_binned() -> None:
+    cells = replace(LARGE, voxel_size=(250.0, 160.0, 160.0), extent=(43.0, 70.0, 75.0))
+    assert choose_binning(cells, 160_000) == (1, 2, 2)
+    assert choose_binning(replace(cells, small_size=20_000.0), 160_000) == (2, 4, 4)
+
+
+@pytest.mark.parametrize("fingerprint", [NUCLEI, DENSE])
+def test_small_objects_are_not_binned(fingerprint: Fingerprint) -> None:
+    assert choose_binning(fingerprint, 160_000) == (1, 1, 1)
+
+
+def test_binned_patches_cost_what_the_network_sees() -> None:
+    plain = build_config({"data": {"patch_size": [8, 64, 64]}})
+    binned = build_config(
+        {"data": {"patch_size": [8, 128, 128]}, "model": {"binning": [1, 2, 2]}}
+    )
+    assert training_cost(binned, (40.0, 20.0, 20.0)) == training_cost(
+        plain, (40.0, 40.0, 40.0)
+    )
+
+
+def test_binning_that_was_given_is_kept() -> None:
+    assert _choose(LARGE).model.binning == (1, 2, 2)
+    kept = _choose(LARGE, LAPTOP, "model.binning=[1,1,1]")
+    assert kept.model.binning == (1, 1, 1)
+    assert prod(kept.data.patch_size) < prod(_choose(LARGE).data.patch_size)

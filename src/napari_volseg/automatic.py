@@ -34,6 +34,15 @@ _WIDEST = 320
 _SMALLEST_BOTTOM = 8
 """Edge of the feature maps at the deepest level, in voxels."""
 _MOST_LEVELS = 6
+_IN_VIEW = 4.0
+"""Objects side by side that a patch should show."""
+_FINE_ENOUGH = 16.0
+"""Voxels along an object that are left of it after binning."""
+_FEWEST_VOXELS = 200.0
+"""Voxels that are left of a small object after binning."""
+_MOST_BINNED = 4
+_ALIKE = 1.5
+"""Edges of voxels that differ by less are doubled together."""
 _DENSE = 0.6
 """Share of foreground from which a tissue counts as filled with objects."""
 
@@ -66,6 +75,7 @@ class Choice:
 @dataclass(frozen=True, slots=True)
 class _Size:
     patch_size: Size
+    binning: Size
     filters: tuple[int, ...]
     n_patches: float
     """Patches that the time suffices for."""
@@ -108,7 +118,7 @@ def training_cost(config: Config, voxel_size: Sequence[float]) -> float:
     """
     filters, patch_size = level_widths(config.model), config.data.patch_size
     pyramid = plan_pyramid(config.model, voxel_size, patch_size)
-    voxels = float(prod(patch_size))
+    voxels = float(prod(patch_size) // prod(pyramid.binning))
     total: float = 0.0
     before = 1
     for level, (n, kernel) in enumerate(zip(filters, pyramid.kernels, strict=True)):
@@ -128,9 +138,12 @@ def _choose_size(
     batch = _batch(config)
     sizes = _SIZES_GPU if machine.device == "cuda" else _SIZES_CPU
     for n_voxels, width in sizes:
-        patch_size = choose_patch(fingerprint, n_voxels)
-        filters = _choose_filters(fingerprint, patch_size, width)
         tree = config.model_dump(mode="json")
+        if "model.binning" not in config.automatic.kept:
+            tree["model"]["binning"] = choose_binning(fingerprint, n_voxels)
+        binning: Size = tuple(tree["model"]["binning"])
+        patch_size = choose_patch(fingerprint, n_voxels * prod(binning))
+        filters = _choose_filters(patch_size, binning, width)
         if "data.patch_size" not in config.automatic.kept:
             tree["data"]["patch_size"] = patch_size
             tree["model"]["input_size"] = tree["model"]["output_size"] = None
@@ -141,6 +154,7 @@ def _choose_size(
         cost = training_cost(trial, fingerprint.voxel_size)
         size = _Size(
             trial.data.patch_size,
+            trial.model.binning,
             trial.model.filters,
             minutes * 60 * machine.macs_per_second / cost,
         )
@@ -168,8 +182,35 @@ def _batch(config: Config) -> int:
 
 
 def _features(size: _Size) -> float:
-    voxels = prod(size.patch_size)
+    voxels = prod(size.patch_size) / prod(size.binning)
     return float(sum(f * voxels / 4**level for level, f in enumerate(size.filters)))
+
+
+def choose_binning(fingerprint: Fingerprint, n_voxels: int) -> Size:
+    """Return the voxels (z, y, x) to average, so that a patch shows several objects.
+
+    The shortest edges of the voxels are doubled while a patch of `n_voxels` does not
+    hold four objects side by side, given that objects keep 16 voxels along an axis and
+    small ones 200 in all.
+    """
+    binning: Size = (1, 1, 1)
+    while max(binning) < _MOST_BINNED:
+        patch = choose_patch(fingerprint, n_voxels * prod(binning))
+        if min(patch[1:]) >= _IN_VIEW * max(fingerprint.extent[1:]):
+            break
+        edges = [v * b for v, b in zip(fingerprint.voxel_size, binning, strict=True)]
+        z, y, x = (
+            2 * b if edge < _ALIKE * min(edges) else b
+            for b, edge in zip(binning, edges, strict=True)
+        )
+        left = [e / b for e, b in zip(fingerprint.extent, (z, y, x), strict=True)]
+        is_fine = all(
+            n >= _FINE_ENOUGH or b == 1 for n, b in zip(left, (z, y, x), strict=True)
+        )
+        if not is_fine or fingerprint.small_size / (z * y * x) < _FEWEST_VOXELS:
+            break
+        binning = (z, y, x)
+    return binning
 
 
 def choose_patch(fingerprint: Fingerprint, n_voxels: int) -> Size:
@@ -203,12 +244,10 @@ def _round_edge(edge: float, longest: int) -> int:
     return max(unit, min(round(edge / unit), longest // unit) * unit)
 
 
-def _choose_filters(
-    fingerprint: Fingerprint, patch_size: Size, width: int
-) -> tuple[int, ...]:
+def _choose_filters(patch_size: Size, binning: Size, width: int) -> tuple[int, ...]:
     """Return filters that double from level to level, down to maps of 8 voxels."""
     levels = 2
-    edge = max(patch_size)
+    edge = max(n // b for n, b in zip(patch_size, binning, strict=True))
     while levels < _MOST_LEVELS and edge / 2**levels >= _SMALLEST_BOTTOM:
         levels += 1
     return tuple(min(width * 2**level, _WIDEST) for level in range(levels))
@@ -227,6 +266,14 @@ def _network(
         list(size.patch_size),
         f"About {'×'.join(f'{s:.3g}' for s in seen)} µm, as cubic as the volumes "
         f"allow; three objects in four fit into {z:.0f}×{y:.0f}×{x:.0f} voxels.",
+    )
+    yield Choice(
+        "model.binning",
+        list(size.binning),
+        f"So that a patch shows {_IN_VIEW:g} objects side by side, as far as they stay "
+        "large enough."
+        if max(size.binning) > 1
+        else "A patch shows several objects, or they are too small to be made smaller.",
     )
     yield Choice("model.architecture", "rsunet", "Learns fastest per minute here.")
     yield Choice(

@@ -126,6 +126,7 @@ def _build(metadata: Mapping[str, Any], weights: object, path: Path) -> Model:
         pyramid = Pyramid(
             tuple(_size(f) for f in metadata["down_factors"]),
             tuple(_size(k) for k in metadata["kernel_sizes"]),
+            config.model.binning,
         )
         in_channels = int(metadata["in_channels"])
         z, y, x = (float(v) for v in metadata["voxel_size"])

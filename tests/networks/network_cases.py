@@ -20,6 +20,11 @@ NETWORKS = {
         "gradient_checkpointing": True,
         "deep_supervision": True,
     },
+    "rsunet-binned": {
+        "binning": (1, 2, 2),
+        "deep_supervision": True,
+        "filters": (4, 6, 8),
+    },
     "monai_unet": {},
     "monai_attention_unet": {},
     "monai_segresnet": {"filters": (4, 8, 16)},

@@ -57,3 +57,12 @@ def test_an_axis_too_short_to_shrink_does_not_hold_the_others_back():
     pyramid = plan_pyramid(ModelConfig(filters=(4,) * 5), (40, 20, 20), (8, 160, 160))
     assert pyramid.multiple == (2, 16, 16)
     assert pyramid.kernels[1:] == ((3, 3, 3),) * 4
+
+
+def test_binned_voxels_are_what_the_levels_see():
+    model = ModelConfig(filters=(4,) * 3, binning=(1, 2, 2))
+    pyramid = plan_pyramid(model, (40, 20, 20), (16, 64, 64))
+    alone = plan_pyramid(ModelConfig(filters=(4,) * 3), (40, 40, 40), (16, 32, 32))
+    assert pyramid.factors == alone.factors
+    assert pyramid.kernels == alone.kernels
+    assert pyramid.multiple == (4, 8, 8)

@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from napari_volseg.networks.resizing import Upsample, replace_transposed, resize_by
+from napari_volseg.networks.resizing import (
+    Binned,
+    Upsample,
+    replace_transposed,
+    resize_by,
+)
 
 FACTORS = [(1, 2, 2), (2, 2, 2), (1, 1, 1), (2, 1, 1), (1, 3, 4)]
 
@@ -46,3 +51,21 @@ def test_no_transposed_convolution_is_left():
     replace_transposed(network)
     assert not any(isinstance(m, nn.ConvTranspose3d) for m in network.modules())
     assert network(image).shape == shape
+
+
+def test_a_network_that_bins_sees_means_and_is_interpolated_back():
+    seen = []
+
+    def network(binned):
+        seen.append(binned)
+        return binned, binned[..., :2, :2]
+
+    image = torch.arange(64.0).reshape(1, 1, 2, 4, 8)
+    finest, coarser = Binned(network, (2, 2, 2))(image)
+    means = image.reshape(2, 2, 2, 4, 2).mean((0, 2, 4))
+    torch.testing.assert_close(seen[0][0, 0, 0], means)
+    assert finest.shape == image.shape
+    assert coarser.shape == (1, 1, 1, 2, 2)
+
+    along = finest[0, 0, 0, 0]
+    torch.testing.assert_close(along[1:-1], torch.arange(1.0, 7.0) + along[1] - 1)

@@ -81,6 +81,8 @@ class ModelConfig(Section):
     """Share of whole feature maps that RSUNet drops in each residual block while training."""
     gradient_checkpointing: bool = False
     """Keep fewer feature maps and compute them again for the gradient: less memory, slower steps, same result; RSUNet and SwinUNETR."""
+    binning: Factor = (1, 1, 1)
+    """Voxels (z, y, x) that are averaged into one before the network, whose maps are interpolated back: large objects fit into view and steps are fast, but what is finer than that is lost."""
     down_factors: tuple[Factor, ...] | None = None
     """Downsampling (z, y, x) below each level; by default chosen from the voxel size."""
     kernel_sizes: tuple[Factor, ...] | None = None

@@ -31,7 +31,7 @@ def load_features(path: str | Path) -> Features:
     ------
     DataError
         If there is no such file, it is no intact model of this program, or its
-        network is not RSUNet.
+        network is not RSUNet, or bins.
     """
     setting = "model.loss.perceptual_model"
     path = Path(path).expanduser()
@@ -52,8 +52,8 @@ def load_features(path: str | Path) -> Features:
     model = load_model(path)
     if not isinstance(model.network, RSUNet):
         raise DataError(
-            f"{setting}: the network of {path} is not RSUNet; choose a model with "
-            "model.architecture=rsunet"
+            f"{setting}: the network of {path} is not RSUNet, or bins voxels; choose a "
+            "model with model.architecture=rsunet and without model.binning"
         )
     return Features(model.network, model.in_channels)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from napari_volseg.config import ModelConfig
 from napari_volseg.networks.pyramid import Pyramid
+from napari_volseg.networks.resizing import Binned
 from napari_volseg.networks.rsunet import RSUNet
 from napari_volseg.networks.stages import StageOptions
 
@@ -22,6 +25,16 @@ def build_network(model: ModelConfig, in_channels: int, pyramid: Pyramid) -> nn.
     training, less exact logits follow, each less than the one before. Every edge
     of the input must be a multiple of `required_multiple`.
     """
+    unbinned = replace(pyramid, binning=(1, 1, 1))
+    network = _build_unbinned(model, in_channels, unbinned)
+    if pyramid == unbinned:
+        return network
+    return Binned(network, pyramid.binning)
+
+
+def _build_unbinned(
+    model: ModelConfig, in_channels: int, pyramid: Pyramid
+) -> nn.Module:
     if model.architecture == "rsunet":
         return RSUNet(
             in_channels,

@@ -23,11 +23,14 @@ class Pyramid:
     """Downsampling (z, y, x) from each level to the next; one less than levels."""
     kernels: tuple[Size, ...]
     """Convolution kernel (z, y, x) of each level."""
+    binning: Size = (1, 1, 1)
+    """Voxels (z, y, x) that are averaged into one of the finest level."""
 
     @property
     def multiple(self) -> Size:
         """What each edge of the input must be a multiple of."""
-        z, y, x = (prod(f[axis] for f in self.factors) for axis in range(3))
+        shrinking = (self.binning, *self.factors)
+        z, y, x = (prod(f[axis] for f in shrinking) for axis in range(3))
         return z, y, x
 
 
@@ -40,8 +43,8 @@ def plan_pyramid(
     shrunk nor convolved along until the others have caught up, after nnU-Net
     (Isensee et al. 2021). Factors and kernels given in `model` win.
     """
-    edge = [float(v) for v in voxel_size]
-    length = list(patch_size)
+    edge = [v * b for v, b in zip(voxel_size, model.binning, strict=True)]
+    length = [max(1, n // b) for n, b in zip(patch_size, model.binning, strict=True)]
     kernel = [1, 1, 1]
     factors: list[Size] = []
     kernels: list[Size] = []
@@ -67,4 +70,6 @@ def plan_pyramid(
         edge = [e * f for e, f in zip(edge, factor, strict=True)]
         length = [max(1, n // f) for n, f in zip(length, factor, strict=True)]
         factors.append(factor)
-    return Pyramid(tuple(factors[:-1]), model.kernel_sizes or tuple(kernels))
+    return Pyramid(
+        tuple(factors[:-1]), model.kernel_sizes or tuple(kernels), model.binning
+    )

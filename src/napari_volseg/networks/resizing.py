@@ -7,10 +7,11 @@ Transposed convolutions do not: they weigh the voxels of their output unevenly
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from napari_volseg.geometry import Size
 
-__all__ = ["Upsample", "replace_transposed", "resize_by"]
+__all__ = ["Binned", "Upsample", "replace_transposed", "resize_by"]
 
 
 class Upsample(nn.Module):
@@ -59,6 +60,30 @@ class Upsample(nn.Module):
         """Return (B, out_channels, …) with every edge times its factor."""
         resized: Tensor = self.resize(self.mix(x))
         return resized
+
+
+class Binned(nn.Module):
+    """A network that sees voxels averaged, and whose logits are interpolated back.
+
+    Parameters
+    ----------
+    network
+        From (B, C, Z, Y, X) to a tuple of logits, finest first.
+    binning
+        Voxels (z, y, x) that are averaged into one.
+    """
+
+    def __init__(self, network: nn.Module, binning: Size) -> None:
+        super().__init__()
+        self.network = network
+        self.binning = binning
+
+    def forward(self, image_BCZYX: Tensor) -> tuple[Tensor, ...]:
+        """Return logits; the finest have the shape of the image."""
+        binned = functional.avg_pool3d(image_BCZYX, self.binning)
+        finest, *coarser = self.network(binned)
+        size = image_BCZYX.shape[2:]
+        return (functional.interpolate(finest, size, mode="trilinear"), *coarser)
 
 
 def resize_by(old: nn.ConvTranspose3d, factor: Size, *, linear: bool) -> nn.Module:

@@ -255,6 +255,7 @@ def _estimate_memory(config: Config, patch_size: Size, compute: Compute) -> int:
     """
     width = 2 if compute.precision != "32" else 4
     voxels = prod(patch_size) * config.system.training.patches_per_batch
+    voxels //= prod(config.model.binning)
     widths = level_widths(config.model)
     features = sum(f / 4**level for level, f in enumerate(widths))
     activations = 12 * features * voxels * width
