@@ -113,9 +113,17 @@ def predict(
     for sentence in (*model.notes, *job.notes):
         yield Notice(sentence)
     if note := _compare_voxel_size(model, image):
-        yield Notice(note, "warning")
+        if inference.match_voxel_size:
+            yield Notice(f"{note}; the image is resampled to those on its way in.")
+        else:
+            yield Notice(
+                f"{note}: objects look larger or smaller to it; check the result, or "
+                "set inference.match_voxel_size=true",
+                "warning",
+            )
     # Workers elsewhere are not tried; what is asked for by name is.
-    if "://" not in (scheduler or "") or inference.backend == "openvino":
+    is_tried = "://" not in (scheduler or "") or inference.backend == "openvino"
+    if is_tried and not inference.match_voxel_size:
         ids = [i for tile in due for i in tile]
         job = yield from choose_form(job, model_path, ids, left, should_stop)
     clock = _Clock(total, total - left, job.grid.n_blocks, len(finished))
@@ -178,8 +186,7 @@ def _compare_voxel_size(model: Model, image: Volume) -> str | None:
     theirs = "×".join(f"{v:g}" for v in image.voxel_size)
     ours = "×".join(f"{v:g}" for v in model.voxel_size)
     return (
-        f"The voxels of {image.name} are {theirs} nm, the model learnt from {ours} nm: "
-        "objects look larger or smaller to it, so check the result."
+        f"The voxels of {image.name} are {theirs} nm, the model learnt from {ours} nm"
     )
 
 

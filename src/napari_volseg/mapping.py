@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from torch import nn
 
 from napari_volseg.blocks import BLOCK, BlockGrid, Ledger, choose_tile
 from napari_volseg.checkpoint import Model, load_model
@@ -37,7 +38,7 @@ from napari_volseg.forms import (
 from napari_volseg.forward import Forward
 from napari_volseg.geometry import Box, Size
 from napari_volseg.io import content_hash, create_zarr, write_json, writing
-from napari_volseg.networks import N_MAPS, fit_window
+from napari_volseg.networks import N_MAPS, Resampled, fit_window
 from napari_volseg.pipeline import WriteBehind
 from napari_volseg.runs import read_prediction
 from napari_volseg.volume import ArrayLike, Volume, intensity_range, normalise, reading
@@ -227,7 +228,7 @@ def prepare_maps(
     check_fit(model, image, mask_ZYX)
     range_C2 = intensity_range(image, model.config.data.percentiles)
     grid = BlockGrid(image.shape_ZYX, block or BLOCK)
-    window = _window(model, inference)
+    window = _window(model, inference, image)
     plan = {
         "format": _FORMAT,
         "model": content_hash(str(model_path)),
@@ -235,6 +236,7 @@ def prepare_maps(
         "dtype": str(image.data.dtype),
         "range": range_C2.tolist(),
         "window": list(window),
+        "match_voxel_size": inference.match_voxel_size,
         "overlap": inference.overlap,
         "flips": inference.flips,
         "skip_below": inference.skip_below,
@@ -405,7 +407,7 @@ def _open(
     window: Size = tuple(plan["window"])
     grid = BlockGrid(image.shape_ZYX, tuple(plan["block"]))
     windows = plan_windows(image.shape_ZYX, window, inference)
-    network = to_device(model.network, form.compute)
+    network = to_device(_resampled(model, inference, window), form.compute)
     return MapJob(
         folder=folder,
         image=image,
@@ -438,9 +440,29 @@ def check_fit(model: Model, image: Volume, mask_ZYX: ArrayLike | None) -> None:
         )
 
 
-def _window(model: Model, inference: InferenceConfig) -> Size:
+def _window(model: Model, inference: InferenceConfig, image: Volume) -> Size:
+    """Return the window in voxels of the image."""
+    seen = _seen(model, inference)
+    if not inference.match_voxel_size:
+        return seen
+    z, y, x = (
+        max(1, round(n * theirs / ours))
+        for n, theirs, ours in zip(
+            seen, model.voxel_size, image.voxel_size, strict=True
+        )
+    )
+    return z, y, x
+
+
+def _seen(model: Model, inference: InferenceConfig) -> Size:
+    """Return the window that the network is given."""
     wanted = inference.window_size or model.patch_size
     return fit_window(model.config.model, model.pyramid, wanted)
+
+
+def _resampled(model: Model, inference: InferenceConfig, window: Size) -> nn.Module:
+    seen = _seen(model, inference)
+    return model.network if seen == window else Resampled(model.network, seen)
 
 
 def _read_form(folder: Path) -> Form | None:

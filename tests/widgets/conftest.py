@@ -71,8 +71,8 @@ def no_leaks(qtbot: Any) -> Iterator[None]:
 
     before = set(map(id, QApplication.topLevelWidgets()))
     yield
-    qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=15_000)
-    qtbot.waitUntil(lambda: not our_children(), timeout=15_000)
+    qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=60_000)
+    qtbot.waitUntil(lambda: not our_children(), timeout=60_000)
     assert not job._running
     QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     if our_windows(before):
@@ -218,7 +218,7 @@ def open_predict(viewer: Any, qtbot: Any) -> Callable[[], Any]:
     def open_it() -> Any:
         dock = open_dock(viewer, "Predict")
         qtbot.waitUntil(
-            lambda: len(dock.models.models) == len(find_models()), timeout=10_000
+            lambda: len(dock.models.models) == len(find_models()), timeout=60_000
         )
         return dock
 

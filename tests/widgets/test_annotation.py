@@ -51,7 +51,7 @@ def choose(panel: AnnotationPanel, rule: str) -> None:
 
 
 def wait_for(qtbot: Any, panel: AnnotationPanel, words: str) -> None:
-    qtbot.waitUntil(lambda: words in panel.meter.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: words in panel.meter.text(), timeout=60_000)
 
 
 def shown(viewer: Any) -> list[Any]:
@@ -99,7 +99,7 @@ def test_every_pair_has_a_line(
     wait_for(qtbot, panel, "em: 100 % annotated · 2 instances")
     wait_for(qtbot, panel, f"more: 100 % annotated · {n} instances")
     panel._pairs._remove(panel._pairs.rows[1])
-    qtbot.waitUntil(lambda: "more" not in panel.meter.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "more" not in panel.meter.text(), timeout=60_000)
 
 
 def test_what_counts_is_shown_in_a_layer_of_ours(
@@ -188,7 +188,7 @@ def names(viewer: Any) -> list[str]:
 
 def suggest(panel: AnnotationPanel, qtbot: Any) -> list[Any]:
     """Press Suggest; return what is suggested."""
-    with qtbot.waitSignal(panel.suggestions.suggested, timeout=20_000) as signal:
+    with qtbot.waitSignal(panel.suggestions.suggested, timeout=60_000) as signal:
         qtbot.mouseClick(panel.suggestions.suggest, Qt.MouseButton.LeftButton)
     found: list[Any] = signal.args[0]
     return found
@@ -265,7 +265,7 @@ def test_when_everything_counts_the_button_says_so(
     assert "Everything counts" in bar.suggest.toolTip()
     assert not bar.next.isEnabled()
     choose(panel, "painted_voxels")
-    qtbot.waitUntil(bar.suggest.isEnabled, timeout=10_000)
+    qtbot.waitUntil(bar.suggest.isEnabled, timeout=60_000)
 
 
 def test_the_maps_of_a_prediction_say_where_it_is_unsure(

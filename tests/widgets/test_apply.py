@@ -18,7 +18,7 @@ from napari_volseg.widgets.layers import placement
 from napari_volseg.widgets.outputs import add_instances, add_maps
 
 VOXEL_SIZE = (30.0, 8.0, 8.0)
-TIMEOUT = 120_000
+TIMEOUT = 300_000
 
 
 @pytest.fixture

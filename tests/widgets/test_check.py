@@ -113,11 +113,11 @@ def test_a_check_can_be_cancelled(
     code = "# napari_volseg\nimport time; time.sleep(600)"
     monkeypatch.setattr(helper, "_COMMAND", (sys.executable, "-c", code))
     qtbot.mouseClick(dock.check, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: bool(workers()), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(workers()), timeout=60_000)
     assert not dock.check.isEnabled()
     qtbot.mouseClick(dock.cancel, Qt.MouseButton.LeftButton)
     assert dock.check.isEnabled()
-    qtbot.waitUntil(lambda: not workers(), timeout=20_000)
+    qtbot.waitUntil(lambda: not workers(), timeout=60_000)
 
 
 def test_files_of_a_check_go_with_the_dock(
@@ -129,7 +129,7 @@ def test_files_of_a_check_go_with_the_dock(
     assert folder.exists()
     viewer.window.remove_dock_widget(dock)
     dock.deleteLater()
-    qtbot.waitUntil(lambda: not folder.exists(), timeout=10_000)
+    qtbot.waitUntil(lambda: not folder.exists(), timeout=60_000)
 
 
 def test_a_failure_is_told_in_words(

@@ -112,10 +112,10 @@ def test_a_comparison_can_be_cancelled(
     code = "# napari_volseg\nimport time; time.sleep(600)"
     dock._helper._command = [sys.executable, "-c", code]
     qtbot.mouseClick(dock.evaluate, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: bool(workers()), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(workers()), timeout=60_000)
     qtbot.mouseClick(dock.cancel, Qt.MouseButton.LeftButton)
     assert dock.evaluate.isEnabled()
-    qtbot.waitUntil(lambda: not workers(), timeout=20_000)
+    qtbot.waitUntil(lambda: not workers(), timeout=60_000)
 
 
 def test_a_helper_that_fails_is_told(dock: EvaluateWidget, qtbot: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_volseg.config import InstancesConfig
 
-TIMEOUT = 120_000
+TIMEOUT = 300_000
 
 
 def add_truth(viewer: Any, blob_maps: Any) -> Any:

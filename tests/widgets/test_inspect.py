@@ -37,10 +37,10 @@ def test_maps_without_instances_get_them_at_once(
     dock = open_dock(viewer, "Inspect")
     qtbot.waitUntil(lambda: "2 instances" in dock.count.text(), timeout=TIMEOUT)
     assert workers()
-    with qtbot.waitSignal(dock.destroyed, timeout=10_000):
+    with qtbot.waitSignal(dock.destroyed, timeout=60_000):
         viewer.window.remove_dock_widget(dock)
         dock.deleteLater()
-    qtbot.waitUntil(lambda: not workers(), timeout=10_000)
+    qtbot.waitUntil(lambda: not workers(), timeout=60_000)
 
 
 def test_nothing_to_inspect_says_what_to_do(viewer: Any) -> None:

@@ -58,7 +58,7 @@ def test_events_come_in_order_on_the_gui_thread(
     threads = set()
     job.event.connect(lambda event: threads.add(threading.get_ident()))
     seen = collect(job)
-    with qtbot.waitSignal(job.finished, timeout=10_000):
+    with qtbot.waitSignal(job.finished, timeout=60_000):
         job.start(lambda: folder)
     assert [type(event) for event in seen] == [Started, Progress, Finished]
     assert threads == {threading.get_ident()}
@@ -71,9 +71,9 @@ def test_a_stop_is_asked_for_in_the_folder(
     play(STARTED + UNTIL_STOP)
     seen = collect(job)
     job.start(lambda: folder)
-    qtbot.waitUntil(lambda: len(seen) == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 1, timeout=60_000)
     job.stop()
-    qtbot.waitUntil(lambda: len(seen) == 2, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 2, timeout=60_000)
     assert seen[-1].reason == "stopped"
 
 
@@ -87,10 +87,10 @@ def test_a_second_stop_ends_a_worker_that_does_not_listen(
     play(STARTED + "time.sleep(60)")
     seen = collect(job)
     job.start(lambda: folder)
-    qtbot.waitUntil(lambda: len(seen) == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 1, timeout=60_000)
     job.stop()
     job.stop()
-    qtbot.waitUntil(lambda: len(seen) == 2, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 2, timeout=60_000)
     assert seen[-1].reason == "failed"
     assert not workers()
 
@@ -106,9 +106,9 @@ def test_closing_stops_within_the_deadline(
     play(STARTED + "time.sleep(60)")
     seen = collect(job)
     job.start(lambda: folder)
-    qtbot.waitUntil(lambda: len(seen) == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 1, timeout=60_000)
     job.close()
-    qtbot.waitUntil(lambda: len(seen) == 2, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 2, timeout=60_000)
     assert json.loads((folder / "control.json").read_text())["stop"] is True
 
 
@@ -118,9 +118,9 @@ def test_napari_can_quit_the_thread_only_by_stopping_the_job(
     play(STARTED + UNTIL_STOP)
     seen = collect(job)
     job.start(lambda: folder)
-    qtbot.waitUntil(lambda: len(seen) == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 1, timeout=60_000)
     WorkerBase.await_workers(10_000)
-    qtbot.waitUntil(lambda: len(seen) == 2, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 2, timeout=60_000)
     assert seen[-1].reason == "stopped"
 
 
@@ -131,13 +131,13 @@ def test_napari_asks_before_it_closes_over_a_job(
     play(STARTED + UNTIL_STOP)
     seen = collect(job)
     job.start(lambda: folder)
-    qtbot.waitUntil(lambda: len(seen) == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 1, timeout=60_000)
     tasks = plain(viewer).window._task_status_manager
     assert any("a training" in line for line in tasks.get_status())
     tasks.cancel_all()
-    qtbot.waitUntil(lambda: len(seen) == 2, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 2, timeout=60_000)
     assert seen[-1].reason == "stopped"
-    qtbot.waitUntil(lambda: not tasks.is_busy(), timeout=10_000)
+    qtbot.waitUntil(lambda: not tasks.is_busy(), timeout=60_000)
 
 
 def test_a_job_may_go_on_without_napari(
@@ -150,14 +150,14 @@ def test_a_job_may_go_on_without_napari(
     play(STARTED + UNTIL_STOP.replace('asked().get("stop")', 'Path("go").exists()'))
     seen = collect(job)
     job.start(lambda: folder)
-    qtbot.waitUntil(lambda: len(seen) == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 1, timeout=60_000)
     job.keep_running = True
     job.close()
-    qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=10_000)
+    qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=60_000)
     assert json.loads((folder / "control.json").read_text())["detached"] is True
     assert len(workers()) == 1
     (folder / "go").touch()
-    qtbot.waitUntil(lambda: read_result(folder) is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: read_result(folder) is not None, timeout=60_000)
 
 
 def test_cancel_in_the_activity_dock_stops(
@@ -166,10 +166,10 @@ def test_cancel_in_the_activity_dock_stops(
     play(STARTED + UNTIL_STOP)
     seen = collect(job)
     job.start(lambda: folder)
-    qtbot.waitUntil(lambda: len(seen) == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 1, timeout=60_000)
     assert job._activity is not None
     job._activity.cancel()
-    qtbot.waitUntil(lambda: len(seen) == 2, timeout=10_000)
+    qtbot.waitUntil(lambda: len(seen) == 2, timeout=60_000)
     assert job._activity is None
 
 
@@ -181,7 +181,7 @@ def test_a_data_error_is_told_in_its_own_words_and_quietly(
 
     seen = collect(job)
     before = len(notification_manager.records)
-    with qtbot.waitSignal(job.finished, timeout=10_000):
+    with qtbot.waitSignal(job.finished, timeout=60_000):
         job.start(refuse)
     assert seen == [
         Finished("failed", "the labels of em are empty: paint some objects first")
@@ -204,7 +204,7 @@ def test_no_error_vanishes_in_the_thread(
         raise error
 
     seen = collect(job)
-    with qtbot.waitSignal(job.finished, timeout=10_000):
+    with qtbot.waitSignal(job.finished, timeout=60_000):
         job.start(fail)
     assert seen[0].reason == "failed"
     assert "b" in seen[0].message
@@ -216,7 +216,7 @@ def test_a_worker_that_dies_is_a_failure_in_words(
 ) -> None:
     play(STARTED + "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     seen = collect(job)
-    with qtbot.waitSignal(job.finished, timeout=10_000):
+    with qtbot.waitSignal(job.finished, timeout=60_000):
         job.start(lambda: folder)
     assert "killed" in seen[-1].message
 
@@ -235,7 +235,7 @@ def test_previews_are_read_in_the_thread(
         + "end('completed')"
     )
     seen = collect(job)
-    with qtbot.waitSignal(job.finished, timeout=10_000):
+    with qtbot.waitSignal(job.finished, timeout=60_000):
         job.start(lambda: folder)
     previews = [each for each in seen if isinstance(each, Preview)]
     assert len(previews) == 1
@@ -274,6 +274,6 @@ def test_two_viewers_have_jobs_of_their_own(
     assert running_job(first, "predict") is None
     job.stop()
     qtbot.waitUntil(
-        lambda: bool(seen) and isinstance(seen[-1], Finished), timeout=10_000
+        lambda: bool(seen) and isinstance(seen[-1], Finished), timeout=60_000
     )
     assert running_job(first, "train") is None

@@ -61,7 +61,7 @@ def begin(dock: TrainWidget, qtbot: Any) -> Path:
     dock.start()
     job = dock._job
     assert job is not None
-    qtbot.waitUntil(lambda: job.progress is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: job.progress is not None, timeout=60_000)
     assert job.folder is not None
     return job.folder
 
@@ -69,7 +69,7 @@ def begin(dock: TrainWidget, qtbot: Any) -> Path:
 def end(dock: TrainWidget, qtbot: Any) -> None:
     if dock._job is not None:
         dock._job.stop()
-    qtbot.waitUntil(lambda: dock._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
 
 
 CHANGES: dict[str, dict[str, Callable[[Any], object]]] = {
@@ -110,14 +110,14 @@ def test_layers_may_change_in_any_way(
     play(RUN)
     before = viewer.layers["em labels"].data.copy()
     folder = begin(dock, qtbot)
-    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=10_000)
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
     job = dock._job
     assert job is not None
     for change in CHANGES[kind].values():
         assert job.progress is not None
         reached = job.progress.step
         change(viewer)
-        qtbot.waitUntil(lambda n=reached: job.progress.step > n + 1, timeout=10_000)
+        qtbot.waitUntil(lambda n=reached: job.progress.step > n + 1, timeout=60_000)
     assert np.array_equal(read_labels(f"{folder}/data/000.h5:labels"), before)
     end(dock, qtbot)
     assert dock.message.text() == "stopped by you"
@@ -134,9 +134,9 @@ def test_previews_that_come_faster_than_they_are_shown_are_all_shown(
         + "end('stopped', 'stopped by you')"
     )
     dock.start()
-    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=10_000)
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
     newest = lambda: viewer.layers["preview: instances"].data.max() == 199  # noqa: E731
-    qtbot.waitUntil(newest, timeout=15_000)
+    qtbot.waitUntil(newest, timeout=60_000)
     assert (viewer.layers["preview: mask"].data == 199).all()
     end(dock, qtbot)
 
@@ -182,12 +182,12 @@ def test_a_window_closed_in_any_phase_leaves_a_run_that_can_go_on(
     ended: list[object] = []
     job.finished.connect(ended.append)
     if phase != "starting":
-        qtbot.waitUntil(lambda: job.progress is not None, timeout=10_000)
+        qtbot.waitUntil(lambda: job.progress is not None, timeout=60_000)
         act(dock)
     else:
-        qtbot.waitUntil(lambda: job.folder is not None, timeout=10_000)
+        qtbot.waitUntil(lambda: job.folder is not None, timeout=60_000)
     if way == "dock":
-        with qtbot.waitSignal(dock.destroyed, timeout=10_000):
+        with qtbot.waitSignal(dock.destroyed, timeout=60_000):
             viewer.window.remove_dock_widget(dock)
             dock.deleteLater()
         assert job.is_followed or ended
@@ -197,11 +197,11 @@ def test_a_window_closed_in_any_phase_leaves_a_run_that_can_go_on(
         viewer.close()
     else:
         viewer.close()
-    qtbot.waitUntil(lambda: not job.is_followed, timeout=15_000)
+    qtbot.waitUntil(lambda: not job.is_followed, timeout=60_000)
     if way == "detached":
         for worker in workers():
             worker.kill()
-    qtbot.waitUntil(lambda: not workers(), timeout=15_000)
+    qtbot.waitUntil(lambda: not workers(), timeout=60_000)
     (run,) = list_runs(runs_dir)
     assert run.state in ("stopped", "interrupted", "new")
     if run.has_checkpoint:
@@ -218,7 +218,7 @@ def test_a_deleted_folder_is_one_sentence_and_the_worker_is_ended(
     play(STARTED + "say('Progress', step=1, total=9, elapsed=1); time.sleep(60)")
     folder = begin(dock, qtbot)
     shutil.rmtree(folder)
-    qtbot.waitUntil(lambda: dock._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
     assert "was deleted while the job ran" in dock.message.text()
     assert dock.message.is_error()
     assert not workers()
@@ -246,7 +246,7 @@ def test_a_full_disk_is_told_once_and_asking_goes_on(
 
     monkeypatch.setattr(module, "write_control", refuse)
     dock.view.stop.click()
-    qtbot.waitUntil(lambda: dock._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
     assert len(refused) == 3
     assert "No space left" in dock.view.notice.text()
     assert dock.message.text() == "stopped by you"
@@ -257,7 +257,7 @@ def test_a_runs_folder_that_cannot_be_made_is_one_sentence(
 ) -> None:
     runs_dir.write_text("a file where the folder should be")
     dock.start()
-    qtbot.waitUntil(lambda: dock._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
     assert "choose another folder for runs" in dock.message.text()
     assert dock.train.isEnabled()
 
@@ -285,21 +285,21 @@ Path("owner.json").write_text(json.dumps(owner))
         viewer.window.add_dock_widget(docks[-1], name="Train (VolSeg)")
     one, other = docks
     folder = begin(one, qtbot)
-    qtbot.waitUntil(lambda: is_locked(folder), timeout=10_000)
+    qtbot.waitUntil(lambda: is_locked(folder), timeout=60_000)
     other._look_for_runs()
-    qtbot.waitUntil(lambda: "Follow" in other.resume.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "Follow" in other.resume.text(), timeout=60_000)
     qtbot.mouseClick(other.resume, Qt.MouseButton.LeftButton)
     job = other._job
     assert job is not None
-    qtbot.waitUntil(lambda: job.progress is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: job.progress is not None, timeout=60_000)
     # Labels from the second, a stop from the second: both see the end.
     other._viewer.layers["em labels"].paint((4, 8, 8), 99)
     other.new_labels.hand_in()
     panel = other.new_labels
-    qtbot.waitUntil(lambda: "Revision 2" in panel.message.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "Revision 2" in panel.message.text(), timeout=60_000)
     job.stop()
     for dock in docks:
-        qtbot.waitUntil(lambda dock=dock: dock._job is None, timeout=15_000)
+        qtbot.waitUntil(lambda dock=dock: dock._job is None, timeout=60_000)
         assert dock.message.text() == "stopped by you"
     result = read_result(folder)
     assert result is not None

@@ -48,14 +48,14 @@ def start(
             viewer.window.add_dock_widget(dock, name="Train (VolSeg)")
         docks.append(dock)
         dock.start()
-        qtbot.waitUntil(lambda: has_begun(dock), timeout=10_000)
+        qtbot.waitUntil(lambda: has_begun(dock), timeout=60_000)
         return dock
 
     yield start
     for dock in docks:
         if dock._job is not None:
             dock._job.stop()
-        qtbot.waitUntil(lambda dock=dock: dock._job is None, timeout=10_000)
+        qtbot.waitUntil(lambda dock=dock: dock._job is None, timeout=60_000)
 
 
 def has_begun(dock: TrainWidget | None) -> bool:
@@ -70,10 +70,10 @@ def folder_of(dock: TrainWidget) -> Path:
 
 def use(dock: TrainWidget, qtbot: Any) -> str:
     """Press the button; return what the dock says in the end."""
-    qtbot.waitUntil(dock.new_labels.use.isEnabled, timeout=10_000)
+    qtbot.waitUntil(dock.new_labels.use.isEnabled, timeout=60_000)
     qtbot.mouseClick(dock.new_labels.use, Qt.MouseButton.LeftButton)
     panel = dock.new_labels
-    qtbot.waitUntil(lambda: panel._worker is None, timeout=10_000)
+    qtbot.waitUntil(lambda: panel._worker is None, timeout=60_000)
     return panel.message.text()
 
 
@@ -91,7 +91,7 @@ def test_what_is_painted_meanwhile_reaches_the_training(
     painted = read_labels(f"{folder}/data/r002/000.h5:labels")
     assert np.array_equal(painted, labels.data)
     assert not np.array_equal(painted, before)
-    qtbot.waitUntil(lambda: "Revision 2" in dock.view.notice.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "Revision 2" in dock.view.notice.text(), timeout=60_000)
     labels.undo()
     assert use(dock, qtbot) == "Revision 3 is handed in."
     assert np.array_equal(read_labels(f"{folder}/data/r003/000.h5:labels"), before)
@@ -108,10 +108,10 @@ def test_every_some_minutes_by_itself(viewer: Any, start: Any, qtbot: Any) -> No
     assert panel._timer.interval() == 180_000
     viewer.layers["em labels"].paint((4, 8, 8), 99)
     panel._timer.timeout.emit()
-    qtbot.waitUntil(lambda: newest_revision(folder_of(dock)) == 2, timeout=10_000)
-    qtbot.waitUntil(lambda: panel._worker is None, timeout=10_000)
+    qtbot.waitUntil(lambda: newest_revision(folder_of(dock)) == 2, timeout=60_000)
+    qtbot.waitUntil(lambda: panel._worker is None, timeout=60_000)
     dock.view.stop.click()
-    qtbot.waitUntil(lambda: dock._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
     assert not panel._timer.isActive()
     assert panel.isHidden()
 
@@ -208,8 +208,8 @@ def test_layers_too_large_to_copy_are_locked_while_they_are_read(
     dock.new_labels.hand_in()
     assert not labels.editable
     assert "being handed in" in dock.new_labels.use.toolTip()
-    qtbot.waitUntil(lambda: labels.editable, timeout=10_000)
-    qtbot.waitUntil(lambda: dock.new_labels._worker is None, timeout=10_000)
+    qtbot.waitUntil(lambda: labels.editable, timeout=60_000)
+    qtbot.waitUntil(lambda: dock.new_labels._worker is None, timeout=60_000)
     assert newest_revision(folder_of(dock)) == 2
 
 
@@ -222,10 +222,10 @@ def test_a_resumed_run_finds_its_labels_by_name(
     assert entry["labels_name"] == "em labels"
     viewer.add_labels(np.ones((16, 64, 64), int), name="above")
     dock.view.stop.click()
-    qtbot.waitUntil(lambda: dock._job is None, timeout=10_000)
-    qtbot.waitUntil(lambda: dock.resume.isVisibleTo(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
+    qtbot.waitUntil(lambda: dock.resume.isVisibleTo(dock), timeout=60_000)
     dock.resume.click()
-    qtbot.waitUntil(lambda: has_begun(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: has_begun(dock), timeout=60_000)
     assert dock.new_labels.combos[0].currentText() == "em labels"
     viewer.layers["em labels"].paint((4, 8, 8), 99)
     assert "Revision 2" in use(dock, qtbot)

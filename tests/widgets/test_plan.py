@@ -66,7 +66,7 @@ def test_the_plan_is_shown_before_start(
 ) -> None:
     script(f"print({json.dumps(json.dumps(PLAN))})")
     dock.show()
-    qtbot.waitUntil(lambda: "GB" in dock.plan.headline.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "GB" in dock.plan.headline.text(), timeout=60_000)
     text = dock.plan.headline.text()
     assert "cpu (bf16) · 0.8 of 12.3 GB free memory" in text
     assert "patch 32 × 96 × 96 · batch 2 · rsunet" in text
@@ -102,7 +102,7 @@ def test_what_would_be_refused_is_said(
     dock.show()
     qtbot.waitUntil(
         lambda: dock.plan.headline.text() == "Fp16 needs a GPU: choose bf16.",
-        timeout=20_000,
+        timeout=60_000,
     )
 
 
@@ -119,12 +119,12 @@ def test_changing_a_setting_asks_again_and_going_back_does_not(
     dock.show()
     epochs = dock.form.field("optimization.max_epochs")
     shown = lambda n: f" {n} steps" in dock.plan.headline.text()  # noqa: E731
-    qtbot.waitUntil(lambda: shown(1), timeout=20_000)
+    qtbot.waitUntil(lambda: shown(1), timeout=60_000)
     before = epochs.value()
     epochs.set_value(before + 1)
-    qtbot.waitUntil(lambda: shown(2), timeout=20_000)
+    qtbot.waitUntil(lambda: shown(2), timeout=60_000)
     epochs.set_value(before)
-    qtbot.waitUntil(lambda: shown(1), timeout=20_000)
+    qtbot.waitUntil(lambda: shown(1), timeout=60_000)
     assert len(asked) == 2
 
 
@@ -133,13 +133,13 @@ def test_closing_the_dock_ends_the_process(
 ) -> None:
     script("import time; time.sleep(600)")
     dock.show()
-    qtbot.waitUntil(lambda: bool(workers()), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(workers()), timeout=60_000)
     folder = dock._planner._desk.folder
     viewer.window.remove_dock_widget(dock)
     dock.deleteLater()
     del dock
-    qtbot.waitUntil(lambda: not workers(), timeout=20_000)
-    qtbot.waitUntil(lambda: not folder.exists(), timeout=20_000)
+    qtbot.waitUntil(lambda: not workers(), timeout=60_000)
+    qtbot.waitUntil(lambda: not folder.exists(), timeout=60_000)
 
 
 def test_asking_can_be_cancelled(script: Any) -> None:

@@ -106,7 +106,7 @@ def test_a_run_goes_to_the_preferred_folder_and_device(
     viewer.window.add_dock_widget(dock, name="Train (VolSeg)")
     assert str(home / "mine") in dock.name.toolTip()
     dock.start()
-    qtbot.waitUntil(lambda: dock._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
     (run,) = list_runs(home / "mine")
     assert load_config(str(run.folder / "config.yaml")).system.device == "cpu"
 

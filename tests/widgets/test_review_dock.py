@@ -242,7 +242,7 @@ def test_splitting_along_a_line(
     line = np.array([[6, 2, 46], [6, 18, 46]], float)
     viewer.layers["volseg: split"].add(line, shape_type="path")
     settle(dock, qtbot)
-    qtbot.waitUntil(lambda: ids(dock) == [1, 2, 3, 4, 5], timeout=20_000)
+    qtbot.waitUntil(lambda: ids(dock) == [1, 2, 3, 4, 5], timeout=60_000)
     assert layer.data[6, 6, 42] != layer.data[6, 6, 50]
     assert ((layer.data > 0) == (before > 0)).all()
     assert "volseg: split" not in viewer.layers
@@ -376,7 +376,7 @@ def test_a_layer_of_the_user_is_copied(viewer: Any, qtbot: Any, runs_dir: Path) 
     assert not (copy.data == 1).any()
     click(dock.files.save, qtbot)
     assert not {"torch", "cc3d", "fastremap"} & (set(sys.modules) - modules)
-    qtbot.waitUntil(lambda: any(runs_dir.rglob("review.json")), timeout=20_000)
+    qtbot.waitUntil(lambda: any(runs_dir.rglob("review.json")), timeout=60_000)
 
 
 def test_bad_labels_are_refused_in_words(viewer: Any, qtbot: Any) -> None:
@@ -388,7 +388,7 @@ def test_bad_labels_are_refused_in_words(viewer: Any, qtbot: Any) -> None:
     negative = viewer.add_labels(np.full((3, 5, 5), -3, np.int32), name="negative")
     dock.labels.set_layer(negative)
     click(dock.begin, qtbot)
-    qtbot.waitUntil(lambda: "negative ids" in dock.message.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "negative ids" in dock.message.text(), timeout=60_000)
 
 
 def test_a_review_goes_on_after_a_crash(
@@ -405,8 +405,8 @@ def test_a_review_goes_on_after_a_crash(
     settle(dock, qtbot)
     assert dock._reviewing is not None
     dock._reviewing.save()
-    qtbot.waitUntil(lambda: any(folder.rglob("review.json")), timeout=20_000)
-    qtbot.waitUntil(lambda: any(folder.rglob("strokes.npz")), timeout=20_000)
+    qtbot.waitUntil(lambda: any(folder.rglob("review.json")), timeout=60_000)
+    qtbot.waitUntil(lambda: any(folder.rglob("strokes.npz")), timeout=60_000)
     edited = layer.data.copy()
     # The crash: nothing is said to the dock, and its lock is gone with the process.
     dock._reviewing.folder.release()  # type: ignore[union-attr]
@@ -428,7 +428,7 @@ def test_table_and_surfaces_are_written(
     dock.table.choose([1, 4])
     dock._say("accepted")
     dock.files.table_asked.emit(str(tmp_path / "t.csv"))
-    qtbot.waitUntil((tmp_path / "t.csv").exists, timeout=20_000)
+    qtbot.waitUntil((tmp_path / "t.csv").exists, timeout=60_000)
     with (tmp_path / "t.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["accepted", "todo", "todo", "accepted"]
@@ -464,7 +464,7 @@ def test_closing_the_dock_saves_and_unbinds_and_reopening_goes_on(
     press(dock, "delete", qtbot)
     viewer.window.remove_dock_widget(dock)
     dock.deleteLater()
-    qtbot.waitUntil(lambda: any(folder.rglob("review.json")), timeout=20_000)
+    qtbot.waitUntil(lambda: any(folder.rglob("review.json")), timeout=60_000)
     qtbot.waitUntil(lambda: not layer.keymap, timeout=5_000)
     assert not viewer.keymap
     again = begin(viewer, layer, qtbot)

@@ -71,7 +71,7 @@ def dock(viewer: Any, qtbot: Any) -> RunsWidget:
 
 def look(dock: RunsWidget, qtbot: Any, n: int) -> None:
     dock.refresh()
-    qtbot.waitUntil(lambda: len(names(dock)) == n, timeout=10_000)
+    qtbot.waitUntil(lambda: len(names(dock)) == n, timeout=60_000)
 
 
 def names(dock: RunsWidget) -> list[str]:
@@ -112,7 +112,7 @@ def test_runs_are_listed_and_filtered_and_followed_live(
         EventLog(first).append(Progress(1234, 2000, 160))
         dock.refresh()
         qtbot.waitUntil(
-            lambda: "1,234 steps" in words_of(dock, "first"), timeout=10_000
+            lambda: "1,234 steps" in words_of(dock, "first"), timeout=60_000
         )
         assert [run.name for run in dock.list.runs()] == ["first"]
         assert dock.go_on.text() == "Follow"
@@ -128,7 +128,7 @@ def test_two_runs_are_drawn_over_each_other(
     assert not dock.compare.isEnabled()
     dock.list.choose(folders)
     press(qtbot, dock.compare)
-    qtbot.waitUntil(lambda: len(dock.comparison.facts) == 2, timeout=10_000)
+    qtbot.waitUntil(lambda: len(dock.comparison.facts) == 2, timeout=60_000)
     dock.comparison.loss.redraw()
     drawn = [line.getData() for line in dock.comparison.loss._lines[:2]]
     for steps, losses in drawn:
@@ -154,12 +154,12 @@ def test_a_stopped_run_goes_on_in_the_train_dock(
     assert "Continue" in dock.next.text()
     press(qtbot, dock.go_on)
     train = plain(viewer.window.dock_widgets["Train (VolSeg)"])
-    qtbot.waitUntil(lambda: train._job.started is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: train._job.started is not None, timeout=60_000)
     assert train._job.folder == folder
     dock.list.opened.emit()
     assert "A training runs in the Train dock" in dock.message.text()
     train.view.stop.click()
-    qtbot.waitUntil(lambda: train._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: train._job is None, timeout=60_000)
 
 
 def test_a_finished_run_trains_on_for_some_minutes(
@@ -177,12 +177,12 @@ def test_a_finished_run_trains_on_for_some_minutes(
     dock.minutes.setValue(5)
     press(qtbot, dock.go_on)
     train = plain(viewer.window.dock_widgets["Train (VolSeg)"])
-    qtbot.waitUntil(lambda: train._job.started is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: train._job.started is not None, timeout=60_000)
     config = read_config(folder)
     assert not config.monitor.early_stopping.enabled
     assert config.optimization.max_epochs >= 3 + 6
     train.view.stop.click()
-    qtbot.waitUntil(lambda: train._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: train._job is None, timeout=60_000)
 
 
 def test_settings_are_duplicated_into_the_form(
@@ -235,7 +235,7 @@ def test_deleting_asks_and_moves_to_the_trash(
         assert thrown == []
         return
     assert thrown == [str(folder)]
-    qtbot.waitUntil(lambda: names(dock) == ["second"], timeout=10_000)
+    qtbot.waitUntil(lambda: names(dock) == ["second"], timeout=60_000)
     monkeypatch.setattr(
         "napari_volseg.widgets.runs.QFile.moveToTrash", lambda path: (False, "")
     )

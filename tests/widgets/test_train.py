@@ -89,7 +89,7 @@ def test_what_is_annotated_is_counted(
     _, labels = add_pair(viewer)
     n = np.unique(labels.data).size - 1
     qtbot.waitUntil(
-        lambda: f"{n} instances" in dock.annotation.meter.text(), timeout=10_000
+        lambda: f"{n} instances" in dock.annotation.meter.text(), timeout=60_000
     )
     dock.annotation.chooser.rule.setCurrentIndex(
         dock.annotation.chooser.rule.findData("region")
@@ -102,7 +102,7 @@ def test_what_is_annotated_is_counted(
     )
     dock.annotation.chooser.region.set_layer(shapes)
     qtbot.waitUntil(
-        lambda: "2.4 % annotated" in dock.annotation.meter.text(), timeout=10_000
+        lambda: "2.4 % annotated" in dock.annotation.meter.text(), timeout=60_000
     )
 
 
@@ -113,7 +113,7 @@ def test_layers_that_were_there_before_the_dock_are_counted(
     dock = TrainWidget(viewer)
     viewer.window.add_dock_widget(dock, name="Train (VolSeg)")
     qtbot.waitUntil(
-        lambda: "100 % annotated" in dock.annotation.meter.text(), timeout=10_000
+        lambda: "100 % annotated" in dock.annotation.meter.text(), timeout=60_000
     )
     assert "30 × 8 × 8 nm" in dock.annotation.meter.text()
 
@@ -147,9 +147,9 @@ def test_a_hundred_clicks_make_one_run(
     for _ in range(100):
         click(qtbot, dock.train)
         dock.start()
-    qtbot.waitUntil(lambda: has_begun(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: has_begun(dock), timeout=60_000)
     click(qtbot, dock.view.stop)
-    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
     assert len(list_runs(runs_dir)) == 1
     assert "stopped at step 3" in dock.message.text()
     assert dock.train.isEnabled()
@@ -172,10 +172,10 @@ def test_later_edits_do_not_reach_the_run(
     labels.scale = (1, 1, 1)
     viewer.layers.remove("em")
     viewer.layers.remove("em labels")
-    qtbot.waitUntil(lambda: has_begun(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: has_begun(dock), timeout=60_000)
     folder = dock._job.folder
     dock.view.stop.click()
-    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
     assert np.array_equal(read_labels(f"{folder}/data/000.h5:labels"), before)
     pairs = json.loads((folder / "data" / "pairs.json").read_text())
     assert pairs["pairs"][0]["voxel_size"] == [30, 8, 8]
@@ -194,9 +194,9 @@ def test_labels_too_large_to_copy_are_locked_until_they_are_saved(
     _, labels = add_pair(viewer)
     dock.start()
     assert not labels.editable
-    qtbot.waitUntil(lambda: labels.editable, timeout=10_000)
+    qtbot.waitUntil(lambda: labels.editable, timeout=60_000)
     dock.view.stop.click()
-    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
 
 
 def test_pause_is_asked_for_and_taken_back(
@@ -216,10 +216,10 @@ def test_pause_is_asked_for_and_taken_back(
     add_pair(viewer)
     dock.start()
     click(qtbot, dock.view.pause)
-    qtbot.waitUntil(lambda: "paused" in dock.view.bar.format(), timeout=10_000)
+    qtbot.waitUntil(lambda: "paused" in dock.view.bar.format(), timeout=60_000)
     assert dock.view.pause.text() == "Resume"
     click(qtbot, dock.view.pause)
-    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
 
 
 def test_a_stopped_run_is_offered_and_resumed(
@@ -233,11 +233,11 @@ def test_a_stopped_run_is_offered_and_resumed(
     play(STARTED + UNTIL_STOP)
     add_pair(viewer)
     for button in (dock.train, dock.resume):
-        qtbot.waitUntil(button.isEnabled, timeout=10_000)
+        qtbot.waitUntil(button.isEnabled, timeout=60_000)
         click(qtbot, button)
-        qtbot.waitUntil(lambda: has_begun(dock), timeout=10_000)
+        qtbot.waitUntil(lambda: has_begun(dock), timeout=60_000)
         click(qtbot, dock.view.stop)
-        qtbot.waitUntil(lambda: dock.resume.isVisibleTo(dock), timeout=10_000)
+        qtbot.waitUntil(lambda: dock.resume.isVisibleTo(dock), timeout=60_000)
     assert len(list_runs(runs_dir)) == 1
 
 
@@ -251,7 +251,7 @@ def test_a_failure_is_told_and_leaves_the_dock_ready(
     play(STARTED + "end('failed', 'the disk is full: free some space')")
     add_pair(viewer)
     dock.start()
-    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
     assert dock.message.is_error()
     assert dock.message.text() == "The disk is full: free some space"
     assert dock.message._log.isVisibleTo(dock)
@@ -268,7 +268,7 @@ def test_empty_labels_fail_in_words_before_anything_is_written(
     _, labels = add_pair(viewer)
     labels.data[:] = 0
     dock.start()
-    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
     assert "empty" in dock.message.text()
     assert list_runs(runs_dir) == []
 
@@ -291,18 +291,18 @@ def test_the_preview_is_updated_in_place_and_follows_the_box(
     )
     image, _ = add_pair(viewer, translate=(30, 80, 0))
     dock.start()
-    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=10_000)
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
     names = [f"preview: {r}" for r in ("mask", "boundary", "distance", "instances")]
     layers = {name: viewer.layers[name] for name in names}
     mask = layers["preview: mask"]
     assert np.allclose(mask.data_to_world((0, 0, 0)), image.data_to_world((4, 8, 8)))
     box = viewer.layers[BOX_NAME]
     box.data = [box.data[0] + [10, 16]]
-    qtbot.waitUntil(lambda: bool((mask.data == 2).all()), timeout=10_000)
+    qtbot.waitUntil(lambda: bool((mask.data == 2).all()), timeout=60_000)
     assert np.allclose(mask.data_to_world((0, 0, 0)), image.data_to_world((4, 18, 24)))
     assert all(viewer.layers[name] == layer for name, layer in layers.items())
     dock.view.stop.click()
-    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
 
 
 def test_a_closed_dock_leaves_the_training_and_a_new_one_finds_it(
@@ -323,19 +323,19 @@ def test_a_closed_dock_leaves_the_training_and_a_new_one_finds_it(
     dock.start()
     job = dock._job
     assert job is not None
-    qtbot.waitUntil(lambda: job.progress is not None, timeout=10_000)
-    with qtbot.waitSignal(dock.destroyed, timeout=10_000):
+    qtbot.waitUntil(lambda: job.progress is not None, timeout=60_000)
+    with qtbot.waitSignal(dock.destroyed, timeout=60_000):
         viewer.window.remove_dock_widget(dock)
         dock.deleteLater()
     assert job.folder is not None
     (job.folder / "go").touch()
-    qtbot.waitUntil(lambda: job.progress.step == 3, timeout=10_000)
+    qtbot.waitUntil(lambda: job.progress.step == 3, timeout=60_000)
     again = TrainWidget(viewer)
     viewer.window.add_dock_widget(again, name="Train (VolSeg)")
     assert again._job is job
     assert "step 3" in again.view.status.text()
     again.view.stop.click()
-    qtbot.waitUntil(lambda: is_idle(again), timeout=10_000)
+    qtbot.waitUntil(lambda: is_idle(again), timeout=60_000)
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
@@ -354,15 +354,15 @@ def test_closing_the_viewer_stops_the_training_or_leaves_it(
     dock.start()
     job = dock._job
     assert job is not None
-    qtbot.waitUntil(lambda: job.started is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: job.started is not None, timeout=60_000)
     dock.view.go_on.setChecked(goes_on)
     viewer.close()
     if goes_on:
-        qtbot.waitUntil(lambda: not job.is_followed, timeout=10_000)
+        qtbot.waitUntil(lambda: not job.is_followed, timeout=60_000)
         assert len(workers()) == 1
         folder = list_runs(runs_dir)[0].folder
         assert write_control(folder, stop=True).detached
-    qtbot.waitUntil(lambda: not workers(), timeout=10_000)
+    qtbot.waitUntil(lambda: not workers(), timeout=60_000)
     assert list_runs(runs_dir)[0].state == "stopped"
 
 
@@ -390,9 +390,9 @@ def test_a_layer_added_off_the_gui_thread_would_fail(
     play(PREVIEW + STARTED + "preview(1, [0, 0, 0], [4, 8, 8])\n" + UNTIL_STOP)
     add_pair(viewer)
     dock.start()
-    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=10_000)
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
     dock.view.stop.click()
-    qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
     assert threads == {threading.main_thread()}
 
 
@@ -419,15 +419,15 @@ def test_a_training_that_runs_elsewhere_is_followed_and_left_running(
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     worker = launch(folder, command=command)
-    qtbot.waitUntil(lambda: is_locked(folder), timeout=20_000)
+    qtbot.waitUntil(lambda: is_locked(folder), timeout=60_000)
     dock = TrainWidget(viewer)
     viewer.window.add_dock_widget(dock, name="Train (VolSeg)")
-    qtbot.waitUntil(lambda: "Follow" in dock.resume.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "Follow" in dock.resume.text(), timeout=60_000)
     click(qtbot, dock.resume)
-    qtbot.waitUntil(lambda: "step 4" in dock.view.status.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "step 4" in dock.view.status.text(), timeout=60_000)
     assert dock.view.go_on.isChecked()
     viewer.close()
-    qtbot.waitUntil(lambda: not running_job(viewer, "train"), timeout=10_000)
+    qtbot.waitUntil(lambda: not running_job(viewer, "train"), timeout=60_000)
     assert worker.alive
     worker.stop(timeout=20)
     assert not workers()
@@ -444,8 +444,8 @@ def test_a_second_training_takes_over_the_preview_of_the_first(
     add_pair(viewer)
     for _ in range(2):
         dock.start()
-        qtbot.waitUntil(lambda: is_idle(dock), timeout=10_000)
-        qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=10_000)
+        qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
+        qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
     names = [layer.name for layer in viewer.layers]
     assert len(names) == len(set(names)) == 7
 

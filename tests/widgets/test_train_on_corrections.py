@@ -94,7 +94,7 @@ def test_corrections_join_what_the_model_learnt_from(
     dock._delete()
     click(dock, qtbot)
     qtbot.waitUntil(lambda: "em · corrections" in viewer.layers, timeout=60_000)
-    qtbot.waitUntil(lambda: "Train dock has" in dock.message.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "Train dock has" in dock.message.text(), timeout=60_000)
 
     train: TrainWidget = plain(open_dock(viewer, "Train"))
     names = [(i.name, n.name, role) for i, n, role in train.pairs.layers()]  # type: ignore[union-attr]

@@ -24,6 +24,8 @@ class InferenceConfig(Section):
     """Average over mirrored inputs (test-time augmentation): 4 or 8 times the work."""
     backend: Literal["auto", "torch", "openvino"] = "auto"
     """What computes the network: the fastest that this machine has, measured where a prediction takes minutes; PyTorch; or OpenVINO, on processors (extra [openvino])."""
+    match_voxel_size: bool = False
+    """Show the network voxels of the size that it learnt from: the image is resampled on its way in, and the maps on their way out; PyTorch computes it."""
     skip_below: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Blocks without a voxel this bright are not predicted; 0 and 1 are the low and high percentile of the image, and 0 skips nothing."""
     memory_gb: Annotated[float, Field(gt=0)] = 2.0

@@ -9,6 +9,7 @@ from napari_volseg.networks.requirements import (
     nearest_patch,
     required_multiple,
 )
+from napari_volseg.networks.resizing import Resampled
 from napari_volseg.networks.rsunet import RSUNet
 from napari_volseg.networks.widths import level_widths, suited_filters
 
@@ -16,6 +17,7 @@ __all__ = [
     "N_MAPS",
     "Pyramid",
     "RSUNet",
+    "Resampled",
     "build_network",
     "check_model",
     "fit_patch",

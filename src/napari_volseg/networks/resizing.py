@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from napari_volseg.geometry import Size
 
-__all__ = ["Binned", "Upsample", "replace_transposed", "resize_by"]
+__all__ = ["Binned", "Resampled", "Upsample", "replace_transposed", "resize_by"]
 
 
 class Upsample(nn.Module):
@@ -84,6 +84,37 @@ class Binned(nn.Module):
         finest, *coarser = self.network(binned)
         size = image_BCZYX.shape[2:]
         return (functional.interpolate(finest, size, mode="trilinear"), *coarser)
+
+
+class Resampled(nn.Module):
+    """A network that sees its image at another size, for voxels of another size.
+
+    Linear both ways, except that a smaller image is made of means.
+
+    Parameters
+    ----------
+    network
+        From (B, C, Z, Y, X) to a tuple of logits, finest first.
+    size
+        Edges (z, y, x) that the network sees.
+    """
+
+    def __init__(self, network: nn.Module, size: Size) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+
+    def forward(self, image_BCZYX: Tensor) -> tuple[Tensor, ...]:
+        """Return the finest logits, in the shape of the image."""
+        shape = image_BCZYX.shape[2:]
+        seen = image_BCZYX
+        for axis in range(3):
+            size = [*seen.shape[2:]]
+            mode = "area" if self.size[axis] < size[axis] else "trilinear"
+            size[axis] = self.size[axis]
+            seen = functional.interpolate(seen, size, mode=mode)
+        finest = self.network(seen)[0]
+        return (functional.interpolate(finest, shape, mode="trilinear"),)
 
 
 def resize_by(old: nn.ConvTranspose3d, factor: Size, *, linear: bool) -> nn.Module:

@@ -15,7 +15,10 @@ from napari_volseg.runs.folder import MODEL
 from napari_volseg.widgets.layers import voxel_size, voxel_words
 from napari_volseg.widgets.preferences import runs_dir
 
-__all__ = ["find_models", "fit_words", "model_identity", "model_words"]
+__all__ = ["MATCH", "find_models", "fit_words", "model_identity", "model_words"]
+
+MATCH = "Match voxel size"
+"""What the setting is called in the dock."""
 
 _MAX_MODELS = 30
 
@@ -66,16 +69,24 @@ def model_identity(model: ModelInfo) -> tuple[Path, str, float | None]:
     return model.path, model.created, model.score
 
 
-def fit_words(layer: Image, model: ModelInfo) -> str:
-    """Say how the voxels of an image compare with those that a model learnt from."""
+def fit_words(layer: Image, model: ModelInfo, *, is_matched: bool = False) -> str:
+    """Say how the voxels of an image compare with those that a model learnt from.
+
+    Parameters
+    ----------
+    is_matched
+        Whether ``inference.match_voxel_size`` is set.
+    """
     size = f"Voxel {voxel_words(layer)}"
     ratio = np.array(voxel_size(layer)) / np.array(model.voxel_size)
     if np.allclose(ratio, 1, rtol=0.05):
         return f"{size}, as the model"
     trained = " × ".join(f"{edge:g}" for edge in model.voxel_size)
+    if is_matched:
+        return f"{size}, resampled to the {trained} nm of the model on the way in"
     if np.allclose(ratio, ratio[0], rtol=0.05):
         return (
             f"{size}; the model was trained on {trained} nm: objects look "
-            f"{1 / ratio[0]:.2g} times their size to it"
+            f"{1 / ratio[0]:.2g} times their size to it unless you tick “{MATCH}”"
         )
-    return f"{size}; the model was trained on {trained} nm: expect worse instances"
+    return f"{size}; the model was trained on {trained} nm: tick “{MATCH}”"

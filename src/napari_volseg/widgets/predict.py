@@ -37,7 +37,7 @@ from napari_volseg.widgets.messages import (
     sentence,
     wrapped_label,
 )
-from napari_volseg.widgets.modellist import fit_words
+from napari_volseg.widgets.modellist import MATCH, fit_words
 from napari_volseg.widgets.modelpart import ModelPart
 from napari_volseg.widgets.parts import Part, part_words
 from napari_volseg.widgets.preferences import default_device, runs_dir
@@ -53,7 +53,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PredictWidget"]
 
-_SIMPLE = {"system.device": "Device"}
+_MATCHING = "inference.match_voxel_size"
+_SIMPLE = {
+    "system.device": "Device",
+    _MATCHING: MATCH,
+}
 _SECTIONS = ("inference", "instances")
 
 
@@ -136,6 +140,7 @@ class PredictWidget(QWidget):
         self.models.listed.connect(self._take_models)
         self.models.failed.connect(self._refuse_model)
         self.where.changed.connect(self._check)
+        self.form.field(_MATCHING).changed.connect(self._check)
         self.predict.clicked.connect(self.start)
         self.cancel.clicked.connect(self._cancel)
         self.resume.clicked.connect(self._continue)
@@ -264,7 +269,9 @@ class PredictWidget(QWidget):
             self.next.setText("What next? Choose an image and a model.")
             return
         explain(self.predict, f"Predict in a process of its own ({PREDICT_KEY})")
-        self.fit.setText(f"{fit_words(layer, model)}\n{part_words(parts)}")
+        matched = bool(self.form.field(_MATCHING).value())
+        words = fit_words(layer, model, is_matched=matched)
+        self.fit.setText(f"{words}\n{part_words(parts)}")
         self.next.setText("What next? Press Predict; napari stays free meanwhile.")
 
     def _choose_image(self) -> None:
