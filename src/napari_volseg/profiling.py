@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import mean, median
 from typing import Literal
@@ -85,6 +86,7 @@ def profile_loading(
     *,
     steps: int = 20,
     threads: Sequence[int] = (),
+    seconds: float = inf,
     now: Callable[[], float] = time.perf_counter,
 ) -> LoadingProfile:
     """Train for some steps, and measure what is spent on data.
@@ -103,6 +105,9 @@ def profile_loading(
     threads
         Numbers of threads to try, beside the one that is configured; by default
         0, 1, 2 and 4 as far as there are processors.
+    seconds
+        Of each trial, after which it takes no more steps; one on data that lie ready
+        and one on others are the least.
     now
         The clock, in seconds.
     """
@@ -117,7 +122,9 @@ def profile_loading(
     configured = plan.config.system.training.num_workers
     trials, ready = [], []
     for number, n_threads in enumerate(_to_try(threads, configured)):
-        wait, step, bare = _try(learner, source, plan, n_threads, steps, number, now)
+        wait, step, bare = _try(
+            learner, source, plan, n_threads, steps, seconds, number, now
+        )
         ready.append(bare)
         trials.append((n_threads, wait, step))
     ready_step, preparing = median(ready), sum(stages.values())
@@ -244,13 +251,19 @@ def _try(
     plan: TrainPlan,
     n_threads: int,
     steps: int,
+    seconds: float,
     number: int,
     now: Callable[[], float],
 ) -> tuple[float, float, float]:
     """Return the mean seconds of waiting, of a step, and of one on ready data."""
     ready = _ready(source, plan)
-    bare, waits, works = [], [], []
+    bare: list[float] = []
+    waits: list[float] = []
+    works: list[float] = []
+    began = now()
     for _ in range(max(3, steps // 2)):
+        if bare and now() - began > seconds / 2:
+            break
         started = now()
         learner.learn(ready)
         bare.append(now() - started)
@@ -259,11 +272,14 @@ def _try(
     stream = batches(source, first, range(plan.micro_batches), n_threads)
     with closing(stream):  # type: ignore[type-var]  # batches() is a generator
         for step in range(_WARM_UP + steps):
+            is_over = now() - began > seconds
+            if is_over and works:
+                break
             started = now()
             batch = next(stream)
             arrived = now()
             learner.learn(batch)
-            if step >= _WARM_UP:
+            if step >= _WARM_UP or is_over:
                 waits.append(arrived - started)
                 works.append(now() - arrived)
     return mean(waits), mean(works), mean(bare)

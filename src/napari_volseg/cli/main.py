@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from napari_volseg.cli import (
+    bench,
     check,
     compare,
     doctor,
@@ -38,6 +39,7 @@ _COMMANDS = (
     train,
     labels,
     profile,
+    bench,
     testing,
     predict,
     segment,
