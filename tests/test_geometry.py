@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from napari_volseg.geometry import (
     Box,
+    MarkedBlocks,
     blend_profile,
     iter_boxes,
     reading_block,
@@ -21,6 +22,27 @@ def test_boxes_tile_a_volume_exactly(shape, block):
         count[box.slices] += 1
         assert all(n <= b for n, b in zip(box.shape, block, strict=True))
     assert (count == 1).all()
+
+
+@given(sizes, sizes, st.randoms(use_true_random=False))
+def test_marked_blocks_hold_what_was_marked_and_nothing_far_from_it(
+    start, shape, random
+):
+    volume = tuple(4 * a + b + 9 for a, b in zip(start, shape, strict=True))
+    box = Box(start, tuple(a + b for a, b in zip(start, shape, strict=True)))
+    wanted = np.zeros(volume, bool)
+    part = wanted[box.slices]
+    part.flat[random.sample(range(part.size), min(3, part.size))] = True
+    marked, by_index = MarkedBlocks(volume), MarkedBlocks(volume)
+    marked.mark(box, part)
+    by_index.mark_voxels(np.flatnonzero(wanted))
+    assert marked.boxes() == by_index.boxes()
+    inside = np.zeros(volume, bool)
+    for found in marked.boxes():
+        assert wanted[found.slices].any()
+        assert (np.array(found.shape) <= (8, 32, 32)).all()
+        inside[found.slices] = True
+    assert inside[wanted].all()
 
 
 @given(st.integers(1, 300), st.integers(1, 100), st.floats(0, 0.89))

@@ -1,4 +1,4 @@
-"""A training that takes new labels while it goes on."""
+"""A training that takes new labels while it goes on, or begins with corrected ones."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from napari_volseg.checkpoint_folder import load_checkpoint
 from napari_volseg.config import apply_overrides, build_config
 from napari_volseg.errors import DataError
 from napari_volseg.events import Finished, Notice, Validated
+from napari_volseg.geometry import Box
 from napari_volseg.planning import plan_training
 from napari_volseg.preparing import TrainingData
 from napari_volseg.record import Record
@@ -32,10 +33,10 @@ def volume(make_cells):
 def make(tiny_config, volume, tmp_path):
     """Return a factory of run folders; the annotation may be a part."""
 
-    def make(*overrides, name="run", known=None):
+    def make(*overrides, name="run", known=None, corrected=()):
         tree = apply_overrides(tiny_config.model_dump(mode="json"), overrides)
         labelled = LabelledVolume(volume.image, volume.labels_ZYX, known)
-        pairs = [TrainingPair(labelled, None)]
+        pairs = [TrainingPair(labelled, None, corrected=corrected)]
         return create_run(build_config(tree), pairs, tmp_path / "runs", name)
 
     return make
@@ -166,8 +167,7 @@ def test_new_labels_in_what_is_held_out_count_for_validation_alone(make, volume)
     )
     assert not after.valid_CZYX[(slice(None), *inside)].any()
     assert after.valid_CZYX.sum() > before.valid_CZYX.sum()
-    focus = data.source.focus
-    assert focus is not None
+    (focus,) = data.source.foci
     hidden = (focus.places_N3 + corner >= held.box.start).all(axis=1) & (
         focus.places_N3 + corner < held.box.stop
     ).all(axis=1)
@@ -216,3 +216,55 @@ def test_only_the_newest_labels_are_kept(make, volume):
     _train(folder, control)
     assert sorted(p.name for p in (folder / "data").glob("r*")) == ["r004"]
     assert _state(folder)["record"]["revision"] == 4
+
+
+CORRECTED = Box((0, 32, 32), (8, 64, 64))
+
+
+def _share_drawn_there(source, step):
+    """Return which part of many patches is centred where labels were corrected."""
+    corner = np.array(source.volumes[0].box.start)
+    rngs = (np.random.default_rng([step, i]) for i in range(400))
+    places = np.array([source._choose(step, rng)[1] for rng in rngs]) + corner
+    inside = (places >= CORRECTED.start) & (places < CORRECTED.stop)
+    return inside.all(axis=1).mean()
+
+
+def test_corrected_places_are_favoured_to_the_end_and_after_new_labels(make, volume):
+    shares = {}
+    for share in (0, 0.5):
+        folder = make(f"data.corrections={share}", name="r", corrected=(CORRECTED,))
+        plan, pairs = _plan(folder)
+        data = TrainingData(plan, pairs, folder)
+        shares[share] = [_share_drawn_there(data.source, step) for step in (0, 10**6)]
+        add_revision(folder, [NewLabels(np.where(volume.labels_ZYX == 1, 0, 1))])
+        record = Record(step=3)
+        data.take(2, record)
+        shares[share].append(_share_drawn_there(data.source, 10**6))
+        record.step = 10**6
+        later = TrainingData(plan, pairs, folder, record)
+        shares[share].append(_share_drawn_there(later.source, 10**6))
+    assert all(share < 0.3 for share in shares[0])
+    assert all(0.5 < share < 0.75 for share in shares[0.5])
+
+
+def test_corrected_places_are_what_is_learnt_from(make):
+    states = []
+    for name, corrected in (("plain", ()), ("corrected", (CORRECTED,))):
+        folder = make(name=name, corrected=corrected)
+        _train(folder)
+        states.append(_state(folder)["network"])
+    assert any(not torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_a_resumed_run_favours_the_same_corrected_places(make):
+    whole, parts = (make(name=name, corrected=(CORRECTED,)) for name in ("w", "p"))
+    _train(whole)
+    _train(parts, Annotator(parts, None, at=99, stop=2))
+    assert _state(parts)["record"]["step"] == 2
+    _train(parts, resume=True)
+    one, other = _state(whole), _state(parts)
+    assert one["record"]["epochs"] == other["record"]["epochs"]
+    assert all(
+        torch.equal(one["network"][k], other["network"][k]) for k in one["network"]
+    )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Box",
+    "MarkedBlocks",
     "Size",
     "blend_profile",
     "iter_boxes",
@@ -23,6 +24,9 @@ __all__ = [
 ]
 
 Size = tuple[int, int, int]
+
+_MARKED: Size = (8, 32, 32)
+_MAX_MARKED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,59 @@ class Box:
             for a, b, o in zip(self.start, self.stop, outer.start, strict=True)
         )
         return z, y, x
+
+
+class MarkedBlocks:
+    """Which blocks of a volume hold a marked voxel.
+
+    Blocks are of 8 x 32 x 32 voxels, and larger where there would be more than a
+    thousand of them.
+
+    Parameters
+    ----------
+    shape_ZYX
+        Shape of the volume.
+    """
+
+    def __init__(self, shape_ZYX: Sequence[int]) -> None:
+        self._shape = tuple(shape_ZYX)
+        sides = zip(shape_ZYX, _MARKED, strict=True)
+        self._grid_ZYX = np.zeros([-(-n // b) for n, b in sides], np.bool_)
+
+    def mark(self, box: Box, mask_ZYX: NDArray[np.bool_]) -> None:
+        """Mark the blocks of the True voxels of a mask that covers a box."""
+        blocks = []
+        for axis, (start, stop) in enumerate(zip(box.start, box.stop, strict=True)):
+            if start == stop:
+                return
+            first, size = start // _MARKED[axis], _MARKED[axis]
+            end = -(-stop // size)
+            starts = [max(0, i * size - start) for i in range(first, end)]
+            mask_ZYX = np.logical_or.reduceat(mask_ZYX, starts, axis=axis)
+            blocks.append(slice(first, end))
+        self._grid_ZYX[tuple(blocks)] |= mask_ZYX
+
+    def mark_voxels(self, flat_N: NDArray[np.int64]) -> None:
+        """Mark the blocks of voxels that are given as flat indices."""
+        places = np.unravel_index(flat_N, self._shape)
+        self._grid_ZYX[tuple(p // b for p, b in zip(places, _MARKED, strict=True))] = (
+            True
+        )
+
+    def boxes(self) -> tuple[Box, ...]:
+        """Return the marked blocks."""
+        grid, block = self._grid_ZYX, _MARKED
+        while np.count_nonzero(grid) > _MAX_MARKED:
+            for axis, n in enumerate(grid.shape):
+                grid = np.logical_or.reduceat(grid, range(0, n, 2), axis=axis)
+            block = (2 * block[0], 2 * block[1], 2 * block[2])
+        boxes = []
+        for index in np.argwhere(grid):
+            start = [int(i) * b for i, b in zip(index, block, strict=True)]
+            stop = [a + b for a, b in zip(start, block, strict=True)]
+            box = Box(tuple(start), tuple(stop))  # type: ignore[arg-type]
+            boxes.append(box.clip(self._shape))
+        return tuple(boxes)
 
 
 def window_starts(length: int, window: int, overlap: float) -> tuple[int, ...]:

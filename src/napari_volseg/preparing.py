@@ -177,9 +177,25 @@ class TrainingData:
         self, volumes: Sequence[PreparedVolume], record: Record
     ) -> PatchSource:
         config, patch = self._plan.config, self._plan.patch_size
-        return PatchSource(volumes, config, patch, focus=self._focus(volumes, record))
+        found = (self._changed(volumes, record), self._corrected(volumes))
+        foci = [focus for focus in found if focus is not None]
+        return PatchSource(volumes, config, patch, foci=foci)
 
-    def _focus(self, volumes: Sequence[PreparedVolume], record: Record) -> Focus | None:
+    def _corrected(self, volumes: Sequence[PreparedVolume]) -> Focus | None:
+        """Favour what a review corrected, all through the training."""
+        share = self._plan.config.data.corrections
+        corrected = {
+            number: self.pairs[pair].corrected
+            for number, pair in enumerate(self._learnt_from)
+        }
+        if share == 0 or not any(corrected.values()):
+            return None
+        seed = self._plan.config.system.seed
+        return find_focus(volumes, corrected, share, None, seed)
+
+    def _changed(
+        self, volumes: Sequence[PreparedVolume], record: Record
+    ) -> Focus | None:
         """Favour what changed, for as many steps as an epoch has."""
         share = self._plan.config.data.new_labels
         until = record.revised_step + self._plan.steps_per_epoch

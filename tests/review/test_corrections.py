@@ -7,7 +7,9 @@ import pytest
 
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
+from napari_volseg.review import Edit, delete
 from napari_volseg.review.corrections import (
+    find_corrected,
     make_corrections,
     paint_annotation,
     without_boxes,
@@ -68,6 +70,22 @@ def test_nothing_accepted_is_refused() -> None:
     for accepted in ([], [5]):
         with pytest.raises(DataError, match="nothing is accepted"):
             make_corrections(make_labels(), accepted, None, None, VOXEL_SIZE)
+
+
+def test_corrected_is_where_something_was_changed_not_what_was_looked_at() -> None:
+    labels = np.zeros((16, 100, 100), np.int32)
+    boxes = {
+        1: Box((1, 40, 4), (4, 48, 12)),
+        2: Box((9, 70, 70), (12, 76, 78)),
+    }
+    for label, box in boxes.items():
+        labels[box.slices] = label
+    edits = [Edit("accepted", (), ()), delete(labels, {2: boxes[2]})]
+    painted = np.array([np.ravel_multi_index((15, 99, 0), labels.shape)])
+    assert find_corrected(edits, painted, labels.shape) == (
+        Box((8, 64, 64), (16, 96, 96)),
+        Box((8, 96, 0), (16, 100, 32)),
+    )
 
 
 def test_the_training_knows_the_boundary_of_what_was_accepted() -> None:

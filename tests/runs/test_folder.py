@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 
 from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box
 from napari_volseg.io import write_hdf5
 from napari_volseg.runs import (
+    NewLabels,
     TrainingPair,
+    add_revision,
     amend_run,
     collect_pairs,
     create_run,
     has_checkpoint,
     is_run,
     lock,
+    newest_pairs,
     read_run,
 )
 from napari_volseg.volume import LabelledVolume, Volume
@@ -65,6 +69,23 @@ def test_ids_beyond_32_bits_survive(tmp_path, tiny_config, cells):
     pair = TrainingPair(replace(cells, labels_ZYX=labels), None)
     _, (restored,) = read_run(create_run(tiny_config, [pair], tmp_path))
     np.testing.assert_array_equal(restored.volume.labels_ZYX, labels)
+
+
+def test_corrected_places_stay_with_their_pair(
+    tmp_path, tiny_config, cells, make_cells
+):
+    boxes = (Box((0, 0, 0), (8, 32, 32)), Box((8, 0, 32), (12, 32, 40)))
+    pairs = [
+        TrainingPair(make_cells(seed=1), None),
+        TrainingPair(cells, None, corrected=boxes),
+    ]
+    folder = create_run(tiny_config, pairs, tmp_path)
+    _, restored = read_run(folder)
+    assert [pair.corrected for pair in restored] == [(), boxes]
+    new = NewLabels(np.where(cells.labels_ZYX == 1, 0, cells.labels_ZYX))
+    assert add_revision(folder, [new, new]) == 2
+    revised = newest_pairs(folder, restored)
+    assert [pair.corrected for pair in revised] == [(), boxes]
 
 
 def test_painting_on_after_the_start_changes_nothing(tmp_path, tiny_config, cells):

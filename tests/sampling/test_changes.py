@@ -1,4 +1,4 @@
-"""What changed between two states of labels, and the patches drawn there."""
+"""Where labels changed or were corrected, and the patches drawn there."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def test_patches_follow_the_focus_for_a_while_and_are_then_as_before(
     plain = PatchSource([volume], tiny_config, PATCH)
     boxes = {0: [Box((12, 60, 60), (20, 70, 70))]}
     focus = find_focus([volume], boxes, 0.5, 4, seed=0)
-    source = PatchSource([volume], tiny_config, PATCH, focus=focus)
+    source = PatchSource([volume], tiny_config, PATCH, foci=[focus])
     low = np.array([12, 60, 60])
     drawn = [
         source._choose(3, np.random.default_rng([3, i]))[1] >= low for i in range(400)
@@ -109,6 +109,29 @@ def test_patches_follow_the_focus_for_a_while_and_are_then_as_before(
         one, other = plain.draw(4, place), source.draw(4, place)
         np.testing.assert_array_equal(one.image_CZYX, other.image_CZYX)
         np.testing.assert_array_equal(one.targets_CZYX, other.targets_CZYX)
+
+
+def test_corrected_places_are_favoured_at_every_step_beside_what_is_new(
+    before, tiny_config
+):
+    volume = _prepared(before, tiny_config)
+    news = find_focus([volume], {0: [Box((0, 0, 0), (4, 9, 9))]}, 0.5, 4, seed=0)
+    corner = Box((12, 60, 60), (20, 70, 70))
+    corrected = find_focus([volume], {0: [corner]}, 0.25, None, seed=0)
+    plain = PatchSource([volume], tiny_config, PATCH)
+    source = PatchSource([volume], tiny_config, PATCH, foci=[news, corrected])
+
+    def share(source, step):
+        rngs = (np.random.default_rng([step, i]) for i in range(400))
+        places = np.array([source._choose(step, rng)[1] for rng in rngs])
+        return np.mean((places >= corner.start).all(axis=1))
+
+    assert share(plain, 3) < 0.05
+    assert 0.08 < share(source, 3) < 0.17  # a quarter of the other half
+    for step in (4, 10_000):
+        assert 0.2 < share(source, step) < 0.33
+    one, other = source.draw(10_000, 1), source.draw(10_000, 1)
+    np.testing.assert_array_equal(one.image_CZYX, other.image_CZYX)
 
 
 def test_an_image_is_not_read_again_when_only_labels_change(before, tiny_config):

@@ -122,6 +122,9 @@ def test_corrections_join_what_the_model_learnt_from(
     # What was not annotated then is not annotated now.
     assert not seen[:, :, 40:].any()
     assert (learnt[seen] == truth[seen]).all()
+    # What was deleted weighs more; what was accepted as it is does not.
+    (made,) = (s.build() for s, _ in snapshots if "corrections" in s.labels_name)
+    assert made.corrected == (Box((0, 0, 0), (8, 32, 32)), Box((0, 32, 0), (8, 40, 32)))
     # Accepted objects with the background around them, and what was deleted.
     assert counts[truth == 4].all()
     assert ((corrected > 0) == np.isin(truth, [3, 4]))[counts].all()

@@ -75,6 +75,8 @@ class DataConfig(Section):
     """Share of patches centred where two objects touch, or on a boundary where none do; foreground divides the rest."""
     new_labels: Fraction = 0.5
     """Share of patches centred where labels changed, in the epoch after a training took new ones."""
+    corrections: Fraction = 0.25
+    """Share of patches centred where a review corrected instances, all through a training from corrections; foreground and the like divide the rest."""
     volume_weights: Literal["annotated", "foreground", "equal"] = "annotated"
     """Volumes are drawn from by their annotated voxels, by their labelled voxels, or equally often."""
     cache: Literal["auto", "ram", "disk", "chunks"] = "auto"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_volseg.errors import DataError
-from napari_volseg.geometry import Box
+from napari_volseg.geometry import Box, MarkedBlocks
+from napari_volseg.review.deltas import Edit
 from napari_volseg.volume import VoxelSize
 
-__all__ = ["make_corrections", "paint_annotation", "without_boxes"]
+__all__ = ["find_corrected", "make_corrections", "paint_annotation", "without_boxes"]
 
 CONFIDENT = 0.25
 """Mask below which a voxel near an accepted instance is taken for background."""
@@ -79,6 +80,28 @@ def make_corrections(
         counts |= deleted_ZYX
     result[counts & is_free] = background
     return result, background
+
+
+def find_corrected(
+    edits: Iterable[Edit], painted_N: NDArray[np.int64], shape_ZYX: Sequence[int]
+) -> tuple[Box, ...]:
+    """Return blocks that hold a voxel which a person changed.
+
+    Parameters
+    ----------
+    edits
+        What was done in the review and not taken back.
+    painted_N
+        Flat indices of the voxels that were painted with other tools.
+    shape_ZYX
+        Shape of the labels.
+    """
+    marked = MarkedBlocks(shape_ZYX)
+    for edit in edits:
+        for patch in edit.patches:
+            marked.mark(patch.box, patch.mask_ZYX())
+    marked.mark_voxels(painted_N)
+    return marked.boxes()
 
 
 def paint_annotation(

@@ -52,6 +52,11 @@ class Patch:
         """Number of voxels that it changes."""
         return int(np.bitwise_count(self.bits).sum(dtype=np.int64))
 
+    def mask_ZYX(self) -> NDArray[np.bool_]:
+        """Return which voxels of the box it changes."""
+        columns = self.box.shape[2]
+        return np.unpackbits(self.bits, axis=-1, count=columns).view(np.bool_)
+
     def write(self, labels_ZYX: Labels, *, backwards: bool = False) -> int:
         """Change the labels in place; return how many voxels were left alone.
 

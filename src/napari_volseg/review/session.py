@@ -200,9 +200,9 @@ class Review:
         good = ("accepted", "corrected")
         return sorted(i for i, m in self.marks.items() if m.status in good)
 
-    def deletions(self) -> list[StepFile]:
-        """Return the steps that deleted instances and were not taken back."""
-        return [s for s in self.snapshot().steps if s.kind == "delete"]
+    def steps(self) -> list[StepFile]:
+        """Return the steps that were not taken back, in order."""
+        return list(self.snapshot().steps)
 
     def painted(self) -> NDArray[np.int64]:
         """Return flat indices of all voxels that `note_stroke` was told of."""

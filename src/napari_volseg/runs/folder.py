@@ -20,6 +20,7 @@ from napari_volseg.config import (
     read_text,
 )
 from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box
 from napari_volseg.io import (
     Source,
     open_volume,
@@ -177,6 +178,7 @@ def _snapshot(pair: TrainingPair, folder: Path, index: int) -> dict[str, Any]:
         arrays["image"] = image.data
     with reading(image.name):
         write_hdf5(folder / file, arrays, image.voxel_size)
+    corrected = [[*box.start, *box.stop] for box in pair.corrected]
     located = {} if pair.source is None else describe_source(pair.source, folder)
     return {
         "role": pair.role,
@@ -185,6 +187,7 @@ def _snapshot(pair: TrainingPair, folder: Path, index: int) -> dict[str, Any]:
         "file": file,
         "voxel_size": list(image.voxel_size),
         "annotated": volume.annotated_ZYX is not None,
+        **({"corrected": corrected} if corrected else {}),
         **located,
     }
 
@@ -211,6 +214,10 @@ def _restore(entry: dict[str, Any], folder: Path) -> TrainingPair:
         source,
         entry["role"],
         str(entry.get("labels_name", "")),
+        tuple(
+            Box((int(z0), int(y0), int(x0)), (int(z1), int(y1), int(x1)))
+            for z0, y0, x0, z1, y1, x1 in entry.get("corrected", ())
+        ),
     )
 
 

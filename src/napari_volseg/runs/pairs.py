@@ -9,6 +9,7 @@ from typing import Literal
 
 from napari_volseg.config import Config, DataConfig
 from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box
 from napari_volseg.io import expand_sources, open_volume, parse_source
 from napari_volseg.runs.annotations import read_annotated
 from napari_volseg.volume import LabelledVolume
@@ -28,6 +29,8 @@ class TrainingPair:
     role: Role = "train"
     labels_name: str = ""
     """The layer that the labels come from; empty for a file."""
+    corrected: tuple[Box, ...] = ()
+    """Where a review corrected instances; these places get a share of the patches."""
 
 
 def collect_pairs(config: Config) -> list[TrainingPair]:

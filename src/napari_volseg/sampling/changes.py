@@ -1,4 +1,4 @@
-"""Where new labels differ from old ones, and patches that are drawn there.
+"""Where labels were changed or corrected, and patches that are drawn there.
 
 What a focus holds depends on the boxes, the labels and the seed only, so a resumed
 run draws the same patches.
@@ -6,20 +6,18 @@ run draws the same patches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_volseg.geometry import Box, Size, iter_boxes
+from napari_volseg.geometry import Box, MarkedBlocks, iter_boxes
 from napari_volseg.sampling.prepared import PreparedVolume
 from napari_volseg.volume import LabelledVolume
 
 __all__ = ["Changes", "Focus", "find_changes", "find_focus", "ids_that_count"]
 
-_BLOCK: Size = (8, 32, 32)
-_MAX_BOXES = 1000
 _SLAB = 64
 PER_BOX = 256
 """Places of each changed box."""
@@ -39,15 +37,19 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Focus:
-    """Places where labels changed lately, and for how long they are favoured."""
+    """Places where labels were changed or corrected, and how they are favoured."""
 
     volume_N: NDArray[np.int64]
     """Index of the prepared volume of each place."""
     places_N3: NDArray[np.int32]
     share: float
     """Of the patches, how many are centred here."""
-    until: int
-    """The first step that draws from everywhere again."""
+    until: int | None
+    """The first step that does not favour them; None when all do."""
+
+    def counts_at(self, step: int) -> bool:
+        """Return whether a step favours these places."""
+        return self.until is None or step < self.until
 
 
 def find_changes(before: LabelledVolume, after: LabelledVolume) -> Changes:
@@ -59,7 +61,7 @@ def find_changes(before: LabelledVolume, after: LabelledVolume) -> Changes:
         Of the same shape. The id of a voxel that does not count is ignored.
     """
     shape = after.labels_ZYX.shape
-    grid = np.zeros([-(-n // b) for n, b in zip(shape, _BLOCK, strict=True)], np.bool_)
+    marked = MarkedBlocks(shape)
     n_voxels, ids = 0, np.zeros(0, np.int64)
     for box in iter_boxes(shape, (_SLAB, *shape[1:])):
         old, new = ids_that_count(before, box), ids_that_count(after, box)
@@ -68,18 +70,15 @@ def find_changes(before: LabelledVolume, after: LabelledVolume) -> Changes:
             continue
         n_voxels += int(np.count_nonzero(changed))
         ids = np.union1d(ids, np.concatenate([old[changed], new[changed]]))
-        first = box.start[0] // _BLOCK[0]
-        part = _any_by_block(changed, _BLOCK)
-        grid[first : first + part.shape[0]] |= part
-    boxes = tuple(_boxes_of(grid, _BLOCK, shape))
-    return Changes(boxes, n_voxels, int(np.count_nonzero(ids > 0)))
+        marked.mark(box, changed)
+    return Changes(marked.boxes(), n_voxels, int(np.count_nonzero(ids > 0)))
 
 
 def find_focus(
     volumes: Sequence[PreparedVolume],
     changed: Mapping[int, Iterable[Box]],
     share: float,
-    until: int,
+    until: int | None,
     seed: int,
 ) -> Focus | None:
     """Choose places in changed boxes; each box counts alike, however large it is.
@@ -94,7 +93,7 @@ def find_focus(
     Focus or None
         None when nothing there may be learnt from, as in what is held out.
     """
-    rng = np.random.default_rng([seed, until])
+    rng = np.random.default_rng([seed, until or 0])
     numbers, places = [], []
     for number, boxes in sorted(changed.items()):
         volume = volumes[number]
@@ -115,25 +114,6 @@ def ids_that_count(volume: LabelledVolume, box: Box) -> NDArray[np.int64]:
     if volume.annotated_ZYX is not None:
         ids[~np.asarray(volume.annotated_ZYX[box.slices])] = -1
     return ids
-
-
-def _any_by_block(mask: NDArray[np.bool_], block: Size) -> NDArray[np.bool_]:
-    for axis, size in enumerate(block):
-        mask = np.logical_or.reduceat(mask, range(0, mask.shape[axis], size), axis=axis)
-    return mask
-
-
-def _boxes_of(
-    grid: NDArray[np.bool_], block: Size, shape: Sequence[int]
-) -> Iterator[Box]:
-    """Yield the boxes that are marked; larger ones where there would be too many."""
-    while np.count_nonzero(grid) > _MAX_BOXES:
-        grid = _any_by_block(grid, (2, 2, 2))
-        block = (2 * block[0], 2 * block[1], 2 * block[2])
-    for index in np.argwhere(grid):
-        start = [int(i) * b for i, b in zip(index, block, strict=True)]
-        stop = [a + b for a, b in zip(start, block, strict=True)]
-        yield Box(tuple(start), tuple(stop)).clip(shape)  # type: ignore[arg-type]
 
 
 def _known_in(volume: PreparedVolume, box: Box) -> NDArray[np.int32]:

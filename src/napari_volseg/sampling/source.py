@@ -53,8 +53,8 @@ class PatchSource:
     stage: Stage = _unwatched
     """Entered around each stage of the work, with its name: ``read``, ``crop``,
     ``augment`` and ``collate``."""
-    focus: Focus | None = None
-    """Where labels changed while the training went on."""
+    foci: Sequence[Focus] = ()
+    """Places that get a share of the patches; of what is left, the next takes its."""
     _weights: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,10 +101,10 @@ class PatchSource:
         self, step: int, rng: Generator
     ) -> tuple[PreparedVolume, NDArray[np.int32]]:
         """Return a volume, and the voxel in it that the patch is centred near."""
-        focus = self.focus
-        if focus is not None and step < focus.until and rng.random() < focus.share:
-            index = int(rng.integers(len(focus.places_N3)))
-            return self.volumes[int(focus.volume_N[index])], focus.places_N3[index]
+        for focus in self.foci:
+            if focus.counts_at(step) and rng.random() < focus.share:
+                index = int(rng.integers(len(focus.places_N3)))
+                return self.volumes[int(focus.volume_N[index])], focus.places_N3[index]
         volume = self.volumes[int(rng.choice(len(self.volumes), p=self._weights))]
         return volume, choose_place(volume.places, self.config.data, rng)
 

@@ -16,7 +16,11 @@ from napari_volseg.config import Config
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
 from napari_volseg.review import Edit, Helper, ReviewFolder
-from napari_volseg.review.corrections import paint_annotation, without_boxes
+from napari_volseg.review.corrections import (
+    find_corrected,
+    paint_annotation,
+    without_boxes,
+)
 from napari_volseg.runs import is_run, read_run
 from napari_volseg.runs.pairs import Role
 from napari_volseg.volume import Volume
@@ -40,6 +44,8 @@ class _Painted:
     background: int
     words: str
     role: Role
+    corrected: tuple[Box, ...] = ()
+    """Where a person changed instances."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +112,18 @@ def _prepare(
     """Capture the review; what is returned does the rest, in a thread."""
     review, folder, maps = reviewing.review, reviewing.folder, reviewing.maps
     labels_ZYX = review.labels_ZYX.copy()
-    accepted, deletions = review.accepted(), review.deletions()
+    accepted, steps, painted_N = review.accepted(), review.steps(), review.painted()
     voxel_size = review.voxel_size
 
     def work() -> _Lesson:
         arrays: dict[str, NDArray[Any]] = {"labels": labels_ZYX}
         if maps is not None:
             arrays["mask"] = np.asarray(maps[0])
-        edits = [_edit_of(folder, entry) for entry in deletions]
-        if any(edit.patches for edit in edits):
-            arrays["deleted"] = _voxels_of(edits, labels_ZYX.shape)
+        edits = [_edit_of(folder, entry) for entry in steps]
+        deletions = [edit for edit in edits if edit.kind == "delete"]
+        if any(edit.patches for edit in deletions):
+            arrays["deleted"] = _voxels_of(deletions, labels_ZYX.shape)
+        boxes = find_corrected(edits, painted_N, labels_ZYX.shape)
         options = {"accepted": accepted, "voxel_size": voxel_size}
         answer, values = helper.ask("corrections", arrays, options)
         corrected, background = answer["labels"], int(values["background"])
@@ -123,14 +131,14 @@ def _prepare(
         config = None
         if model is not None and is_run(model.parent):
             config, learnt, hidden = _read_learnt(model.parent)
-            boxes = hidden.get((image, labels_ZYX.shape), [])
-            corrected = without_boxes(corrected, boxes)
+            scored = hidden.get((image, labels_ZYX.shape), [])
+            corrected = without_boxes(corrected, scored)
             if not (corrected % background).any():
                 raise DataError(
                     "all that was accepted or corrected lies where the model is "
                     "scored, which is never learnt from: correct something elsewhere"
                 )
-        painted = _Painted(corrected, background, "corrections", "train")
+        painted = _Painted(corrected, background, "corrections", "train", boxes)
         return _Lesson(painted, learnt, config)
 
     return work
@@ -139,7 +147,9 @@ def _prepare(
 def _edit_of(folder: ReviewFolder | None, entry: Any) -> Edit:
     if entry.step is not None:
         return entry.step.edit  # type: ignore[no-any-return]
-    return Edit("delete", (), ()) if folder is None else folder.read_edit(entry)
+    return (
+        Edit(entry.kind, entry.ids, ()) if folder is None else folder.read_edit(entry)
+    )
 
 
 def _voxels_of(edits: list[Edit], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -147,9 +157,7 @@ def _voxels_of(edits: list[Edit], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     changed = np.zeros(shape, np.uint8)
     for edit in edits:
         for patch in edit.patches:
-            columns = patch.box.shape[2]
-            mask = np.unpackbits(patch.bits, axis=-1, count=columns)
-            changed[patch.box.slices] |= mask
+            changed[patch.box.slices] |= patch.mask_ZYX()
     return changed
 
 
@@ -188,7 +196,7 @@ def _read_learnt(
             near = [box.grow(guard, labels_ZYX.shape) for box in boxes]
             hidden.setdefault((image.name, labels_ZYX.shape), []).extend(near)
             rest = without_boxes(painted, near)
-            parts = [_Painted(rest, background, "learnt from", "train")]
+            parts = [_Painted(rest, background, "learnt from", "train", pair.corrected)]
             if boxes:
                 scored = np.zeros_like(painted)
                 for box in boxes:
@@ -270,7 +278,11 @@ def _make(
         opacity=0.4,
         visible=painted.words == "corrections",
         metadata={
-            METADATA_KEY: {"role": painted.words, "background_id": painted.background}
+            METADATA_KEY: {
+                "role": painted.words,
+                "background_id": painted.background,
+                "corrected": painted.corrected,
+            }
         },
         **options,
     )

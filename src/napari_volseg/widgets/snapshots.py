@@ -18,6 +18,7 @@ import numpy as np
 from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 
+from napari_volseg.geometry import Box
 from napari_volseg.runs import TrainingPair
 from napari_volseg.runs.folder import PAIRS
 from napari_volseg.runs.pairs import Role
@@ -40,6 +41,7 @@ __all__ = [
     "Annotated",
     "PairSnapshot",
     "capture_pair",
+    "corrected_boxes",
     "lock_layers",
     "own_rule",
     "pair_names",
@@ -72,6 +74,8 @@ class PairSnapshot:
     region: Region | None
     locked: weakref.ref[Labels] | None = None
     """A layer too large to copy at once: it must not change until `build` is done."""
+    corrected: tuple[Box, ...] = ()
+    """Where a review corrected instances."""
 
     def build(self, role: Role = "train") -> TrainingPair:
         """Read and check the labels; call it in a worker thread.
@@ -83,7 +87,8 @@ class PairSnapshot:
         """
         labels_ZYX, annotated_ZYX = self.read()
         volume = LabelledVolume(self.image, labels_ZYX, annotated_ZYX)
-        return TrainingPair(volume, self.source, role, self.labels_name)
+        name = self.labels_name
+        return TrainingPair(volume, self.source, role, name, self.corrected)
 
     def read(self) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_] | None]:
         """Return the labels (Z, Y, X) and where they count, None for everywhere."""
@@ -110,6 +115,13 @@ def own_rule(labels: Layer) -> Annotated | None:
     origin = labels.metadata.get(METADATA_KEY)
     background = origin.get("background_id") if isinstance(origin, dict) else None
     return None if background is None else Annotated("painted_voxels", int(background))
+
+
+def corrected_boxes(labels: Layer) -> tuple[Box, ...]:
+    """Return where a review corrected instances, as the layer says it itself."""
+    origin = labels.metadata.get(METADATA_KEY)
+    boxes = origin.get("corrected", ()) if isinstance(origin, dict) else ()
+    return tuple(box for box in boxes if isinstance(box, Box))
 
 
 def capture_pair(
@@ -140,8 +152,9 @@ def capture_pair(
         if not isinstance(data, np.ndarray) or data.nbytes > COPY_AT_ONCE:
             locked = weakref.ref(labels)
         data = _copied(data)
+    name, corrected = str(labels.name), corrected_boxes(labels)
     return PairSnapshot(
-        volume, source, data, str(labels.name), annotated, region, locked
+        volume, source, data, name, annotated, region, locked, corrected
     )
 
 
