@@ -11,8 +11,8 @@ from napari_volseg.review import Edit, delete
 from napari_volseg.review.corrections import (
     find_corrected,
     make_corrections,
+    near,
     paint_annotation,
-    without_boxes,
 )
 from napari_volseg.targets import make_targets
 from napari_volseg.volume import read_annotation
@@ -114,6 +114,12 @@ def test_annotation_painted_into_labels_is_read_back() -> None:
     assert known is not None
     assert (known == annotated).all()
     assert (again[annotated] == labels[annotated]).all()
-    hidden = without_boxes(painted, [Box((0, 0, 4), (3, 99, 8))])
-    assert not hidden[:3, :, 4:8].any()
-    assert (hidden[3:] == painted[3:]).all()
+
+
+def test_near_is_a_box_around_every_voxel_cut_at_the_volume() -> None:
+    mask = np.zeros((7, 24, 40), bool)
+    mask[3, 5, 2] = mask[6, 20, 39] = True
+    expected = np.zeros(mask.shape, bool)
+    expected[2:5, 5, :6] = True
+    expected[5:7, 20, 36:] = True
+    assert (near(mask, (1, 0, 3)) == expected).all()

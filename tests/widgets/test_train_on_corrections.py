@@ -36,18 +36,27 @@ def make_labels() -> np.ndarray:
     return labels
 
 
-@pytest.fixture
-def run(runs_dir: Path) -> Path:
-    """A run that learnt from the image that was predicted."""
+@pytest.fixture(params=["a part of its labels", "labels of their own"])
+def run(runs_dir: Path, request: pytest.FixtureRequest) -> Path:
+    """A run that learnt from the image that was predicted, and how it was scored.
+
+    A training from corrections is scored on labels of their own.
+    """
     labels = make_labels()
     image = Volume((labels > 0).astype(np.uint8) * 90, VOXEL_SIZE, "em")
     annotated = np.ones(SHAPE, bool)
     annotated[:, :, 40:] = False
-    pair = TrainingPair(LabelledVolume(image, labels, annotated), None)
+    is_apart = "own" in request.param
+    pairs = [TrainingPair(LabelledVolume(image, labels, annotated), None)]
+    if is_apart:
+        scored = np.zeros(SHAPE, bool)
+        scored[HELD_OUT.slices] = True
+        pairs.append(TrainingPair(LabelledVolume(image, labels, scored), None, "val"))
+        annotated[HELD_OUT.grow((0, 2, 2), SHAPE).slices] = False
     config = build_config({"model": {"filters": [4, 8]}, "experiment_name": "first"})
-    folder = create_run(config, [pair], runs_dir, "first")
+    folder = create_run(config, pairs, runs_dir, "first")
     box = {"start": HELD_OUT.start, "stop": HELD_OUT.stop}
-    plan = {"held_out": [{"pair": 0, "box": box}], "guard": [0, 2, 2]}
+    plan = {"held_out": [{"pair": int(is_apart), "box": box}], "guard": [0, 2, 2]}
     (folder / "plan.json").write_text(json.dumps(plan))
     return folder
 

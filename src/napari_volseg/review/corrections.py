@@ -13,7 +13,7 @@ from napari_volseg.geometry import Box, MarkedBlocks
 from napari_volseg.review.deltas import Edit
 from napari_volseg.volume import VoxelSize
 
-__all__ = ["find_corrected", "make_corrections", "paint_annotation", "without_boxes"]
+__all__ = ["find_corrected", "make_corrections", "near", "paint_annotation"]
 
 CONFIDENT = 0.25
 """Mask below which a voxel near an accepted instance is taken for background."""
@@ -123,11 +123,11 @@ def paint_annotation(
     return np.where(known, painted, 0).astype(np.int32), background
 
 
-def without_boxes(
-    labels_ZYX: NDArray[np.int32], boxes: Sequence[Box]
-) -> NDArray[np.int32]:
-    """Return labels of which nothing counts inside the boxes."""
-    result = labels_ZYX.copy()
-    for box in boxes:
-        result[box.clip(labels_ZYX.shape).slices] = 0
-    return result
+def near(mask_ZYX: NDArray[np.bool_], reach: Sequence[int]) -> NDArray[np.bool_]:
+    """Return which voxels lie in a mask or within `reach` (z, y, x) of it."""
+    from scipy import ndimage
+
+    grown = mask_ZYX.astype(np.uint8)
+    for axis, n in enumerate(reach):
+        grown = ndimage.maximum_filter1d(grown, 2 * n + 1, axis)
+    return grown.view(np.bool_)

@@ -18,8 +18,8 @@ from napari_volseg.geometry import Box
 from napari_volseg.review import Edit, Helper, ReviewFolder
 from napari_volseg.review.corrections import (
     find_corrected,
+    near,
     paint_annotation,
-    without_boxes,
 )
 from napari_volseg.runs import is_run, read_run
 from napari_volseg.runs.pairs import Role
@@ -34,6 +34,9 @@ from napari_volseg.widgets.threads import in_thread
 __all__ = ["train_on_corrections"]
 
 _PLAN = "plan.json"
+
+_Key = tuple[str, tuple[int, ...]]
+"""Name and shape of an image."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,9 @@ def _prepare(
         config = None
         if model is not None and is_run(model.parent):
             config, learnt, hidden = _read_learnt(model.parent)
-            scored = hidden.get((image, labels_ZYX.shape), [])
-            corrected = without_boxes(corrected, scored)
+            scored = hidden.get((image, labels_ZYX.shape))
+            if scored is not None:
+                corrected[scored] = 0
             if not (corrected % background).any():
                 raise DataError(
                     "all that was accepted or corrected lies where the model is "
@@ -163,8 +167,10 @@ def _voxels_of(edits: list[Edit], shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 def _read_learnt(
     folder: Path,
-) -> tuple[Config, tuple[_Learnt, ...], Mapping[tuple[str, Any], list[Box]]]:
-    """Return settings and volumes of a run, and where it was scored.
+) -> tuple[Config, tuple[_Learnt, ...], Mapping[_Key, NDArray[np.bool_]]]:
+    """Return settings and volumes of a run, and where corrections teach nothing.
+
+    That is where the model was scored, and within the guard around it.
 
     Raises
     ------
@@ -185,23 +191,24 @@ def _read_learnt(
             "the volumes the model was scored on"
         ) from error
     learnt = []
-    hidden: dict[tuple[str, Any], list[Box]] = {}
+    hidden: dict[_Key, NDArray[np.bool_]] = {}
     for index, pair in enumerate(pairs):
         image, labels_ZYX = pair.volume.image, pair.volume.labels_ZYX
         painted, background = paint_annotation(labels_ZYX, pair.volume.annotated_ZYX)
         if pair.role == "val":
-            parts = [_Painted(painted, background, "held out", "val")]
+            is_scored = painted > 0
         else:
-            boxes = [box for i, box in held_out if i == index]
-            near = [box.grow(guard, labels_ZYX.shape) for box in boxes]
-            hidden.setdefault((image.name, labels_ZYX.shape), []).extend(near)
-            rest = without_boxes(painted, near)
-            parts = [_Painted(rest, background, "learnt from", "train", pair.corrected)]
-            if boxes:
-                scored = np.zeros_like(painted)
-                for box in boxes:
-                    scored[box.slices] = painted[box.slices]
-                parts.append(_Painted(scored, background, "held out", "val"))
+            is_scored = np.zeros(painted.shape, bool)
+            for box in (box for i, box in held_out if i == index):
+                is_scored[box.slices] = True
+        around = near(is_scored, guard)
+        key = (image.name, painted.shape)
+        hidden[key] = around | hidden[key] if key in hidden else around
+        rest, scored = np.where(around, 0, painted), np.where(is_scored, painted, 0)
+        parts = [
+            _Painted(rest, background, "learnt from", "train", pair.corrected),
+            _Painted(scored, background, "held out", "val"),
+        ]
         kept = tuple(p for p in parts if (p.labels_ZYX % p.background).any())
         learnt.append(_Learnt(image, kept, pair.source))
     return config, tuple(learnt), hidden
