@@ -2,6 +2,7 @@
 
 from napari_volseg.instances.blockwise import BlockwiseResult, segment_blocks
 from napari_volseg.instances.fitting import FittedThresholds, fit_thresholds
+from napari_volseg.instances.following import Follower
 from napari_volseg.instances.seeds import find_seeds
 from napari_volseg.instances.segmentation import segment
 from napari_volseg.instances.storing import flood_memory, segment_stored
@@ -10,6 +11,7 @@ from napari_volseg.instances.watershed import watershed
 __all__ = [
     "BlockwiseResult",
     "FittedThresholds",
+    "Follower",
     "find_seeds",
     "fit_thresholds",
     "flood_memory",

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from napari_volseg.instances.tiles import map_slabs
 
-__all__ = ["count_voxels", "note_firsts", "raster_numbers", "renumber", "renumbering"]
+__all__ = [
+    "count_voxels",
+    "note_firsts",
+    "raster_numbers",
+    "renumber",
+    "renumbering",
+    "take_ids",
+]
 
 
 def renumbering(sizes: NDArray[np.int64], min_size: int) -> NDArray[np.int32]:
@@ -65,8 +72,22 @@ def renumber(
     ids_ZYX: NDArray[np.int32], new_ids: NDArray[np.int32], threads: int
 ) -> NDArray[np.int32]:
     """Give every voxel its new id, in place, and return the volume."""
-    map_slabs(lambda a, b: _renumber(ids_ZYX[a:b], new_ids), ids_ZYX.shape[0], threads)
-    return ids_ZYX
+    return take_ids(ids_ZYX, new_ids, ids_ZYX, threads)
+
+
+def take_ids(
+    ids_ZYX: NDArray[np.int32],
+    new_ids: NDArray[np.int32],
+    out_ZYX: NDArray[np.int32],
+    threads: int,
+) -> NDArray[np.int32]:
+    """Write the new id of every voxel into another volume, and return that."""
+
+    def take(a: int, b: int) -> None:
+        _take(ids_ZYX[a:b], new_ids, out_ZYX[a:b])
+
+    map_slabs(take, ids_ZYX.shape[0], threads)
+    return out_ZYX
 
 
 @njit(nogil=True, cache=True)
@@ -118,8 +139,10 @@ def _note(
 
 
 @njit(nogil=True, cache=True)
-def _renumber(ids: NDArray[np.int32], new_ids: NDArray[np.int32]) -> None:
+def _take(
+    ids: NDArray[np.int32], new_ids: NDArray[np.int32], out: NDArray[np.int32]
+) -> None:
     for z in range(ids.shape[0]):
         for y in range(ids.shape[1]):
             for x in range(ids.shape[2]):
-                ids[z, y, x] = new_ids[ids[z, y, x]]
+                out[z, y, x] = new_ids[ids[z, y, x]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from napari_volseg.geometry import Box
 from napari_volseg.retuning.messages import LANES, Lane, parse
 
 __all__ = ["Failed", "Retuned", "Retuner"]
+
+_ROOM = 2**31
+"""Bytes free for files in memory from which on they are kept there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,8 @@ class Retuner:
     """
 
     def __init__(self, command: Sequence[str] | None = None) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="volseg-retune-"))
+        self._folder = _make_folder()
+        self._seeds_path: Path | None = None
         self._lock = threading.Lock()
         self._shape: tuple[int, ...] | None = None
         self._n_loaded = 0
@@ -210,23 +215,43 @@ class Retuner:
     def _take(self, message: dict[str, Any]) -> Retuned | Failed:
         if "error" in message:
             return Failed(str(message["error"]))
-        ticket = message["ticket"]
         try:
-            labels_ZYX, seeds_ZYX = (
-                _take_array(self._folder / f"{name}-{ticket}.npy")
-                for name in ("labels", "seeds")
-            )
+            path = self._folder / message["labels"]
+            labels_ZYX = _map(path)
+            _discard(path)
+            seeds_ZYX = np.zeros((0, 0, 0), np.int32)
+            if "seeds" in message:
+                path = self._folder / message["seeds"]
+                seeds_ZYX = _map(path)
+                if self._seeds_path not in (None, path):
+                    _discard(self._seeds_path)
+                self._seeds_path = path
         except (OSError, ValueError) as error:
             return Failed(f"the instances could not be read back: {error}")
         box = Box(tuple(message["start"]), tuple(message["stop"]))
-        seconds, lane = message["seconds"], message["lane"]
+        ticket, seconds, lane = message["ticket"], message["seconds"], message["lane"]
         return Retuned(ticket, box, labels_ZYX, seeds_ZYX, seconds, lane)
 
 
-def _take_array(path: Path) -> NDArray[np.int32]:
-    array: NDArray[np.int32] = np.load(path)
-    path.unlink()
-    return array
+def _make_folder() -> Path:
+    """Return a new folder, in memory where the system has room for files there."""
+    memory = Path("/dev/shm")
+    has_room = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM
+    return Path(
+        tempfile.mkdtemp(prefix="volseg-retune-", dir=memory if has_room else None)
+    )
+
+
+def _map(path: Path) -> NDArray[np.int32]:
+    """Return what a file holds, without a copy; writing it changes no file."""
+    return np.asarray(np.load(path, mmap_mode="c"))
+
+
+def _discard(path: Path | None) -> None:
+    """Remove a file that is mapped; where that is forbidden, it goes at the end."""
+    if path is not None:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _explain_end(code: int, log: Path) -> str:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
 from napari_volseg.retuning.messages import LANES, Lane, parse
+
+if TYPE_CHECKING:
+    from napari_volseg.instances import Follower
 
 __all__ = ["name_alike", "serve"]
 
@@ -83,22 +86,28 @@ class _Server:
         self.folder: Path | None = None
         self.maps: NDArray[np.uint8] | None = None
         self._maps_path: Path | None = None
-        self._seeds: tuple[object, NDArray[np.int32]] | None = None
+        self._followers: dict[Lane, tuple[object, Box, Follower]] = {}
+        """The maps and box of each lane, and what was made of them so far."""
+        self._sent: tuple[NDArray[np.int32], str] | None = None
+        """The seeds handed over last, and their file."""
         self._newest: tuple[Box, NDArray[np.int32]] | None = None
         """The last box, whose ids slices take over."""
         self._unreadable = ""
 
     def warm_up(self) -> None:
         """Load and compile what segments before the first request needs it."""
-        from napari_volseg.instances import segment
+        from napari_volseg.instances import Follower
 
-        segment(np.full((3, 2, 4, 4), 255, np.uint8), InstancesConfig())
+        follower = Follower(np.full((3, 2, 4, 4), 255, np.uint8))
+        for share in (0.5, 0.6):
+            follower.segment(InstancesConfig(mask=share, seed_mask=share))
 
     def load(self, name: str) -> None:
         """Take other maps."""
         if self.folder is None:
             return
-        self._seeds = self.maps = self._newest = None
+        self.maps = self._newest = None
+        self._followers.clear()
         if self._maps_path is not None:
             self._maps_path.unlink(missing_ok=True)
         self._maps_path = self.folder / name
@@ -117,56 +126,48 @@ class _Server:
             began = time.perf_counter()
             labels_ZYX, seeds_ZYX = self._segment(message, maps)
             seconds = time.perf_counter() - began
-            self._hand_over("labels", message, labels_ZYX)
-            self._hand_over("seeds", message, seeds_ZYX)
+            answer["labels"] = self._save("labels", message, labels_ZYX)
+            if seeds_ZYX is not None:
+                if self._sent is None or self._sent[0] is not seeds_ZYX:
+                    self._sent = seeds_ZYX, self._save("seeds", message, seeds_ZYX)
+                answer["seeds"] = self._sent[1]
         except (ValueError, OSError, MemoryError) as error:
             reason = str(error) or "not enough memory"
             return {**answer, "error": f"the maps cannot be segmented: {reason}"}
         return {**answer, "seconds": seconds}
 
-    def _hand_over(
+    def _save(
         self, name: str, message: dict[str, Any], array: NDArray[np.int32]
-    ) -> None:
+    ) -> str:
         assert self.folder is not None
-        np.save(self.folder / f"{name}-{message['ticket']}.npy", array)
+        file = f"{name}-{message['ticket']}.npy"
+        np.save(self.folder / file, array)
+        return file
 
     def _segment(
         self, message: dict[str, Any], maps: NDArray[np.uint8] | None
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
         """Return instances and seeds of a box; of slices the instances only."""
-        from napari_volseg.instances import segment
-
         box = Box(tuple(message["start"]), tuple(message["stop"]))
         if maps is None or self.folder is None:
             raise ValueError(self._unreadable or "none are loaded")
         config = InstancesConfig.model_validate(message["config"])
-        maps_CZYX = np.ascontiguousarray(maps[:, *box.slices])
+        follower = self._follower(message["lane"], maps, box)
+        labels_ZYX = follower.segment(config)
         if message["lane"] == "slices":
-            labels_ZYX = segment(maps_CZYX, config)
-            return self._rename(labels_ZYX, box), np.zeros((0, 0, 0), np.int32)
-        seeds_ZYX = self._find_seeds(maps_CZYX, config, box)
-        labels_ZYX = segment(maps_CZYX, config, seeds_ZYX)
+            return self._rename(labels_ZYX, box), None
         self._newest = box, labels_ZYX
-        return labels_ZYX, seeds_ZYX
+        return labels_ZYX, follower.find_seeds(config)
 
-    def _find_seeds(
-        self, maps_CZYX: NDArray[np.uint8], config: InstancesConfig, box: Box
-    ) -> NDArray[np.int32]:
-        """Return the seeds; those of the last box when nothing about them changed."""
-        from napari_volseg.instances import find_seeds
+    def _follower(self, lane: Lane, maps: NDArray[np.uint8], box: Box) -> Follower:
+        """Return what segments a box of the maps, the last one where it is the same."""
+        from napari_volseg.instances import Follower
 
-        key = (
-            box,
-            config.seed_distance,
-            config.seed_depth,
-            config.seed_boundary,
-            config.seed_mask,
-            config.min_seed_size,
-        )
-        known = self._seeds
-        if known is None or known[0] != key:
-            known = self._seeds = key, find_seeds(maps_CZYX, config)
-        return known[1]
+        known = self._followers.get(lane)
+        if known is None or known[0] is not maps or known[1] != box:
+            maps_CZYX = np.ascontiguousarray(maps[:, *box.slices])
+            known = self._followers[lane] = maps, box, Follower(maps_CZYX)
+        return known[2]
 
     def _rename(self, labels_ZYX: NDArray[np.int32], box: Box) -> NDArray[np.int32]:
         """Give instances the ids, and so the colours, that they have in the box."""
@@ -185,14 +186,18 @@ def name_alike(
     without one get ids beyond all others.
     """
     n = int(labels_ZYX.max(initial=0)) + 1
-    both = (labels_ZYX > 0) & (known_ZYX > 0)
-    pairs = known_ZYX[both].astype(np.int64) * n + labels_ZYX[both]
-    keys, counts = np.unique(pairs, return_counts=True)
+    pairs = known_ZYX.reshape(-1).astype(np.int64) * n + labels_ZYX.reshape(-1)
+    pairs[(known_ZYX.reshape(-1) <= 0) | (labels_ZYX.reshape(-1) <= 0)] = 0
+    # In runs: neighbours are of one pair mostly.
+    starts = np.flatnonzero(np.diff(pairs, prepend=-1))
+    keys, which = np.unique(pairs[starts], return_inverse=True)
+    counts = np.bincount(which, np.diff(starts, append=pairs.size))
+    counts[keys == 0] = 0
     names = np.zeros(n, np.int32)
     taken: set[int] = set()
     for key in keys[np.argsort(-counts, kind="stable")]:
         known, new = divmod(int(key), n)
-        if names[new] == 0 and known not in taken:
+        if known > 0 and names[new] == 0 and known not in taken:
             names[new] = known
             taken.add(known)
     free = int(known_ZYX.max(initial=0))
