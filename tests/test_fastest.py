@@ -20,6 +20,7 @@ from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.volume import Volume
 
 EXACT = Form(Compute("cpu", "32", False))
+USUAL = Form(Compute("cpu", "32", True))
 HALF = Form(Compute("cpu", "bf16", False))
 OPENVINO = Form(Compute("cpu", "32", False), "openvino")
 PATCH = (8, 16, 16)
@@ -170,7 +171,7 @@ def test_the_choice_is_said_and_kept_for_whoever_goes_on(make_job, trials):
     assert again.forward.form == OPENVINO
     assert _choose(again)[0].forward.form == OPENVINO
     assert len(trials) == 1  # what trials have shown is known
-    assert make_job("torch").forward.form == EXACT
+    assert make_job("torch").forward.form == USUAL
 
 
 @pytest.mark.parametrize(("n_windows", "worth"), [(59, 0.0), (1000, 1e9)])
@@ -179,13 +180,13 @@ def test_what_takes_little_is_not_tried(
 ):
     monkeypatch.setattr(fastest, "_WORTH_SECONDS", worth)
     job, notices = _choose(make_job(), n_windows)
-    assert (job.forward.form, notices, trials) == (EXACT, [], [])
+    assert (job.forward.form, notices, trials) == (USUAL, [], [])
 
 
 def test_openvino_that_is_not_there_is_said(make_job, monkeypatch):
     monkeypatch.setattr("napari_volseg.forms.has_openvino", lambda: False)
     job, notices = _choose(make_job("openvino"))
-    assert job.forward.form == EXACT
+    assert job.forward.form == USUAL
     assert "pip install 'napari-volseg[openvino]'" in notices[0]
 
 
@@ -205,7 +206,7 @@ def test_a_form_that_crashes_the_process_costs_only_itself(make_job, monkeypatch
 
     monkeypatch.setattr(fastest, "_run_process", run)
     job, notices = _choose(make_job("openvino"))
-    assert job.forward.form == EXACT
+    assert job.forward.form == USUAL
     assert "OpenVINO float32: it crashes (-11)" in notices[-1]
     assert asked[0] >= 1
 

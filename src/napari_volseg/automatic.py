@@ -27,7 +27,7 @@ __all__ = ["Choice", "Machine", "choose_settings", "training_cost"]
 _MINUTES = {"cpu": 20.0, "mps": 20.0, "cuda": 30.0}
 _PATCHES = 2000
 """Patches that a training should see at least."""
-_SIZES_CPU = ((160_000, 32), (160_000, 24), (160_000, 16), (100_000, 16), (64_000, 12))
+_SIZES_CPU = ((160_000, 32), (160_000, 24), (160_000, 16), (100_000, 16), (64_000, 16))
 _SIZES_GPU = ((1_000_000, 32), (500_000, 32), (500_000, 24), *_SIZES_CPU)
 """Voxels of a patch and filters of the first level, from large to small."""
 _WIDEST = 320

@@ -80,8 +80,7 @@ def choose_compute(config: Config) -> Compute:
             "optimization.precision is 16-mixed, which needs a GPU: set it to auto"
         )
     precision = precision or _fast_precision(device)
-    layout = precision != "32" and config.model.rsunet_norm != "instance"
-    return Compute(device, precision, channels_last=layout and device != "mps")
+    return Compute(device, precision, _suits_channels_last(config, device, precision))
 
 
 def choose_gpus(config: Config, device: str) -> tuple[int, ...]:
@@ -203,6 +202,17 @@ def _no_gpu() -> str:
     if visible is not None and visible.strip() in {"", "-1"}:
         return "CUDA_VISIBLE_DEVICES hides every GPU"
     return "PyTorch finds no CUDA GPU here"
+
+
+def _suits_channels_last(config: Config, device: str, precision: str) -> bool:
+    """Return whether steps are faster with the channels of a voxel side by side.
+
+    Instance normalisation undoes what the convolutions gain.
+    """
+    if config.model.rsunet_norm == "instance" or device == "mps":
+        return False
+    is_ours = config.model.architecture == "rsunet"
+    return precision != "32" or (device == "cpu" and is_ours)
 
 
 def _best_device(config: Config) -> str:

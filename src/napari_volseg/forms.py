@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from napari_volseg.config import Config
 from napari_volseg.converted import Converted, has_openvino
@@ -27,6 +29,8 @@ Pass = Callable[[Tensor], Tensor]
 """From windows (B, C, Z, Y, X) on the device to logits (B, 3, Z, Y, X)."""
 
 Backend = Literal["auto", "torch", "openvino"]
+
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def default_form(config: Config) -> Form:
     """
     compute = choose_compute(config)
     if compute.device == "cpu" and compute.precision != "32" and not has_fast_bf16():
-        compute = Compute("cpu", "32", channels_last=False)
+        compute = replace(compute, precision="32")
     return Form(compute)
 
 
@@ -127,13 +131,41 @@ def build_pass(network: nn.Module, form: Form) -> Pass:
     if form.engine == "openvino":
         return Converted(network, compute.precision)
     run = torch.compile(network) if form.engine == "compiled" else network
+    # Not in half precision: the mode comes before autocast, and there it is not needed.
+    is_exact = compute.device == "cpu" and compute.precision == "32"
+    convolving = _OneDNN if is_exact and _HAS_ONEDNN else nullcontext
 
     def forward(x: Tensor) -> Tensor:
-        with compute.autocast():
+        with compute.autocast(), convolving():
             logits: Tensor = run(x.contiguous(memory_format=compute.memory_format))[0]
         return logits
 
     return forward
+
+
+class _OneDNN(TorchFunctionMode):
+    """Let oneDNN compute the convolutions of a single window, without gradients.
+
+    PyTorch leaves those of few values to a method that takes up to ten times as long
+    (`use_mkldnn` in ATen/native/Convolution.cpp, where the batch is 1).
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.conv3d and not kwargs and len(args) == 7:
+            x, weight, bias, stride, padding, dilation, groups = args
+            is_single = len(x) == 1 and x.dtype == torch.float32
+            is_numbers = not isinstance(padding, str)
+            if is_single and is_numbers and not torch.is_grad_enabled():
+                return torch.ops.aten.mkldnn_convolution(
+                    x, weight, bias, padding, stride, dilation, groups
+                )
+        return func(*args, **(kwargs or {}))
 
 
 def _precisions(device: str) -> list[str]:
