@@ -3,11 +3,12 @@
 Usage: python benchmarks/instances.py [--sizes MVOX …] [--threads N] [--compared MVOX]
 
 Generated cells are turned into noisy maps and repeated to volumes of some million
-voxels. Each is segmented from a Zarr to a Zarr block by block, and, up to 64 Mvox, with
-all of it in memory (*stored*), and from an array in memory (*memory*); the smallest
-also with the seeds of skimage's `peak_local_max` and its watershed, and with mahotas'
-where that is installed. Prints JSON: million voxels a second, and bytes a voxel by
-which the peak of memory rose (each in its own process).
+voxels. Each is segmented from a Zarr to a Zarr block by block (*blocks*), the same with
+finished blocks kept to go on from (*kept*), and, up to 64 Mvox, with all of it in
+memory (*stored*), and from an array in memory (*memory*); the smallest also with the
+seeds of skimage's `peak_local_max` and its watershed, and with mahotas' where that is
+installed. Prints JSON: million voxels a second, seconds of all processors, and bytes a
+voxel by which the peak of memory rose (each in its own process).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def main() -> None:
         return
     found: dict[str, dict[str, Any]] = {}
     for size in args.sizes:
-        found[f"blocks, {size} Mvox"] = run("blocks", size, args.threads)
+        for name in ("blocks", "kept"):
+            found[f"{name}, {size} Mvox"] = run(name, size, args.threads)
         if size <= 64:
             for name in ("stored", "memory"):
                 found[f"{name}, {size} Mvox"] = run(name, size, args.threads)
@@ -110,23 +112,30 @@ def measure(name: str, size: int, threads: int | None) -> dict[str, Any]:
         for memory in (0, 2**30):
             warm = folder / f"warm-{memory}.zarr"
             segment_stored(zarr.array(tile), warm, config, NM, memory=memory)
-        from_disk = name in ("blocks", "stored")
+        from_disk = name in ("blocks", "kept", "stored")
         whole = None if from_disk else np.asarray(maps[...])
         before = reset_peak()
-        started = time.perf_counter()
+        started, computed = time.perf_counter(), time.process_time()
         if from_disk:
-            memory = 0 if name == "blocks" else 2**34
-            path = folder / "labels.zarr"
-            n = segment_stored(maps, path, config, NM, memory=memory).n_instances
+            n = segment_stored(
+                maps,
+                folder / "labels.zarr",
+                config,
+                NM,
+                memory=2**34 if name == "stored" else 0,
+                source=folder / "maps.zarr" if name == "kept" else None,
+            ).n_instances
         elif name == "memory":
             n = int(segment(whole, config, threads=threads).max())
         else:
             n = int(classical(whole, name).max())
         seconds = time.perf_counter() - started
+        computed = time.process_time() - computed
         n_voxels = int(np.prod(maps.shape[1:]))
         return {
             "mvox": round(n_voxels / 1e6, 1),
             "mvox_per_second": round(n_voxels / seconds / 1e6, 2),
+            "seconds_of_processors": round(computed, 2),
             "peak_bytes_per_voxel": round((peak() - before) / n_voxels, 1),
             "n_instances": n,
         }

@@ -6,6 +6,7 @@ import zarr
 
 from napari_volseg.checkpoint import model_metadata, save_model
 from napari_volseg.config import InferenceConfig
+from napari_volseg.instances.records import Records
 from napari_volseg.io import write_hdf5
 from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.runs import create_prediction, launch, read_result
@@ -50,8 +51,20 @@ def _results(job):
     return *arrays, (job / "instances.csv").read_text()
 
 
+def _peaks_read(monkeypatch):
+    """Return a list that will say of each block whether it was known before."""
+    found, read = [], Records.peaks
+
+    def peaks(*args):
+        found.append((known := read(*args)) is not None)
+        return known
+
+    monkeypatch.setattr(Records, "peaks", peaks)
+    return found
+
+
 @pytest.mark.slow
-def test_killed_at_three_points_and_resumed(make_job, rng):
+def test_killed_at_four_points_and_resumed(make_job, rng, monkeypatch):
     whole, job = make_job("whole"), make_job("killed")
     assert run_job(whole).reason == "completed"
     marks, n_before = job / "blocks", 0
@@ -64,7 +77,15 @@ def test_killed_at_three_points_and_resumed(make_job, rng):
         times = {p: p.stat().st_mtime_ns for p in marks.glob("*.done")}
         assert len(times) >= target > n_before
         n_before = len(times)
+    segmented = job / ".volseg-instances"
+    worker = launch(job, resume=True)
+    while len(list(segmented.glob("*.flooded"))) < 2 and worker.alive:
+        worker.wait(0.01)
+    worker.kill()
+    assert read_result(job) is None
+    used = _peaks_read(monkeypatch)
     assert run_job(job, resume=True).reason == "completed"
+    assert used == [True] * 8
     assert {p: p.stat().st_mtime_ns for p in marks.glob("*.done")} == times
     maps, instances, table = _results(job)
     expected_maps, expected_instances, expected_table = _results(whole)

@@ -20,15 +20,16 @@ from napari_volseg.errors import DataError
 from napari_volseg.events import Event, Finished, Notice, Progress, Started
 from napari_volseg.fastest import choose_form
 from napari_volseg.geometry import Size
-from napari_volseg.instances import flood_memory, segment_stored
+from napari_volseg.instances import flood_memory, forget_blocks, segment_stored
 from napari_volseg.io import LazyArray, write_json, writing
-from napari_volseg.mapping import BLOCKS, MapJob, predict_maps, prepare_maps
+from napari_volseg.mapping import BLOCKS, MAPS, MapJob, predict_maps, prepare_maps
 from napari_volseg.pipeline import reports_of
 from napari_volseg.review import table_of_blocks, write_table
 from napari_volseg.volume import ArrayLike, Volume
 
 __all__ = ["predict"]
 
+_INSTANCES = "instances.zarr"
 _RECORD = "instances.json"
 
 
@@ -314,6 +315,7 @@ def _find_instances(
                     yield Finished("stopped", f"Stopped; {kept}.", str(folder))
                     return
         write_json(record, {"instances": wanted, "n_instances": n})
+    forget_blocks(folder / _INSTANCES)
     yield Finished(
         "completed", f"Found {n} instances.", str(folder), {"n_instances": float(n)}
     )
@@ -335,10 +337,11 @@ def _segment(
     folder, voxel_size = job.folder, job.image.voxel_size
     result = segment_stored(
         job.maps,
-        folder / "instances.zarr",
+        folder / _INSTANCES,
         config,
         voxel_size,
         memory=_flood_limit(job),
+        source=folder / MAPS,
         report=report,
     )
     table = table_of_blocks(result, job.image.shape_ZYX, voxel_size)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
-from napari_volseg.instances import segment_stored
+from napari_volseg.instances import forget_blocks, segment_stored
 from napari_volseg.io import open_volume, write_json
 from napari_volseg.review import table_of_blocks, write_table
 from napari_volseg.runs import is_prediction, lock
@@ -63,11 +63,13 @@ def resegment(
             config,
             maps.voxel_size,
             memory=_memory(folder),
+            source=folder / _MAPS,
             report=lambda steps: report(*steps),
         )
         table = table_of_blocks(result, maps.shape_ZYX, maps.voxel_size)
         write_table(folder / _TABLE, table)
         _note(folder, config, result.n_instances)
+        forget_blocks(folder / _INSTANCES)
     return result.n_instances
 
 

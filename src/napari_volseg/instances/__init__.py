@@ -5,7 +5,11 @@ from napari_volseg.instances.fitting import FittedThresholds, fit_thresholds
 from napari_volseg.instances.following import Follower
 from napari_volseg.instances.seeds import find_seeds
 from napari_volseg.instances.segmentation import segment
-from napari_volseg.instances.storing import flood_memory, segment_stored
+from napari_volseg.instances.storing import (
+    flood_memory,
+    forget_blocks,
+    segment_stored,
+)
 from napari_volseg.instances.watershed import watershed
 
 __all__ = [
@@ -15,6 +19,7 @@ __all__ = [
     "find_seeds",
     "fit_thresholds",
     "flood_memory",
+    "forget_blocks",
     "segment",
     "segment_blocks",
     "segment_stored",

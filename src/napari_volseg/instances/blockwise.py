@@ -10,8 +10,10 @@ flooded again from the arrivals at its neighbours' faces, until none differs.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,11 +24,12 @@ from numpy.typing import NDArray
 from napari_volseg.config import InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size, iter_boxes
-from napari_volseg.instances.floodblock import SIDES, flood_block, load_face
+from napari_volseg.instances.floodblock import SIDES, flood_block
 from napari_volseg.instances.levels import foreground_levels, seed_levels
 from napari_volseg.instances.measuring import Measures, add_up, measure
 from napari_volseg.instances.numbering import note_firsts
 from napari_volseg.instances.peaks import Orders, TilePeaks, reduce_tiles
+from napari_volseg.instances.records import Layers, Records
 from napari_volseg.instances.seeds import (
     BlockPeaks,
     peak_rule,
@@ -34,13 +37,13 @@ from napari_volseg.instances.seeds import (
     seed_heights,
 )
 from napari_volseg.instances.tiles import default_threads
-from napari_volseg.io import create_zarr
+from napari_volseg.io import create_zarr, reopen_zarr
 from napari_volseg.io.scratch import new_array
 from napari_volseg.volume import ArrayLike
 
 __all__ = ["BlockwiseResult", "WritableArray", "check", "segment_blocks"]
 
-Layers = dict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+Planes = dict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 
 class WritableArray(Protocol):
@@ -83,6 +86,7 @@ def segment_blocks(
     halo: Size = (16, 16, 16),
     consecutive: bool = True,
     scratch: Path | None = None,
+    kept: Path | None = None,
     threads: int | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> BlockwiseResult:
@@ -109,6 +113,10 @@ def segment_blocks(
     scratch
         A folder for temporary files, about one byte a voxel; by default the
         system's.
+    kept
+        A folder for these files that stays. A call with the same arguments goes on
+        from what is finished there, however the one before ended, and with the same
+        result. The labels must be a Zarr array then, and no block may share a shard.
     report
         Called with the number of steps done and of all steps, four a block.
 
@@ -118,8 +126,14 @@ def segment_blocks(
         If maps and labels do not fit, or there are too many seeds for the labels.
     """
     check(maps_CZYX, labels_ZYX, block)
-    with tempfile.TemporaryDirectory(prefix="volseg-blocks-", dir=scratch) as folder:
-        job = _Job(maps_CZYX, labels_ZYX, config, block, halo, Path(folder))
+    with ExitStack() as stack:
+        if kept is None:
+            place = tempfile.TemporaryDirectory(prefix="volseg-blocks-", dir=scratch)
+            folder = Path(stack.enter_context(place))
+        else:
+            folder = kept
+        records = Records(folder, durable=kept is not None)
+        job = _Job(maps_CZYX, labels_ZYX, config, block, halo, records)
         job.threads = threads or default_threads()
         job.report = report or _say_nothing
         job.sow()
@@ -161,18 +175,18 @@ class _Job:
         config: InstancesConfig,
         block: Size,
         halo: Size,
-        folder: Path,
+        records: Records,
     ) -> None:
         self._maps, self._labels, self._config = maps, labels, config
         # A block has to see at least the faces of its neighbours.
         self._halo = tuple(max(1, h) for h in halo)
-        self._folder = folder
+        self._records = records
         z, y, x = maps.shape[1:]
         self._shape: Size = (z, y, x)
+        self._block = block
         self._boxes = list(iter_boxes(self._shape, block)) if min(self._shape) else []
         counts = [-(-n // b) for n, b in zip(self._shape, block, strict=True)]
         self._strides = (counts[1] * counts[2], counts[2], 1)
-        self._parts: dict[int, Measures] = {}
         self._n_seeds = self._n_steps = self._n_visits = 0
         self._firsts = np.zeros(1, np.int64)
         self._rows = np.zeros(1, np.int32)
@@ -184,19 +198,18 @@ class _Job:
             return
         peaks: list[TilePeaks] = []
         inner: list[int] = []
-        layers: Layers = {}
-        for box in self._boxes:
-            heights_ZYX = self._heights(self._maps[:, *box.slices])
-            merged = self._reduce(heights_ZYX, box).merged
-            peaks.append(merged.peaks)
-            inner.append(merged.n_seeds - len(merged.peaks.seeds))
-            self._keep_layers(heights_ZYX, box, layers)
+        planes: Planes = {}
+        for i, box in enumerate(self._boxes):
+            found, n_inner, layers = self._records.peaks(i, box) or self._find_peaks(i)
+            peaks.append(found)
+            inner.append(n_inner)
+            self._join_layers(layers, box, planes)
             self._step()
         whole = reduce_tiles(
             peaks,
             Box.whole(self._shape),
             self._shape,
-            lambda axis, at: layers[axis, at],
+            lambda axis, at: planes[axis, at],
             peak_rule(self._config),
         )
         # Ids of what is final in the volume and in blocks come first.
@@ -210,29 +223,39 @@ class _Job:
             )
         self._n_seeds, self._rows = n, np.zeros(n + 1, np.int32)
         self._firsts = np.full(n + 1, np.iinfo(np.int64).max)
-        self._seeds = create_zarr(
-            self._folder / "seeds.zarr", self._shape, np.int32, (1, 1, 1), name="seeds"
-        )
+        self._seeds = self._open_seeds()
         own = whole.own_orders()
         for i, orders in enumerate(whole.pass_on(own, len(own.ids) + 1)):
-            self._paint(i, orders, starts[i])
+            seeds_ZYX = (
+                np.asarray(self._seeds[self._boxes[i].slices], np.int32)
+                if self._records.is_marked(i, "sown")
+                else self._paint(i, orders, starts[i])
+            )
+            note_firsts(seeds_ZYX, self._boxes[i].start, self._shape, self._firsts)
+            self._step()
 
     def flood(self) -> None:
         """Flood every block, and again where a neighbour found something else."""
         for i in range(len(self._boxes)):
-            self._visit(i, with_halo=True)
+            if not self._is_labelled(i):
+                # Its neighbours are right already where all was settled before.
+                self._visit(i, with_halo=not self._records.is_settled)
             self._step()
+        if self._records.is_settled:
+            return
         due = [i for i in range(len(self._boxes)) if self._differs(i)]
         while due:
             for i in due:
                 self._visit(i, with_halo=False)
             near = {n for i in due for n, *_ in self._neighbours(i)}
             due = [i for i in sorted(near.union(due)) if self._differs(i)]
+        self._records.settle()
 
     def finish(self, consecutive: bool) -> BlockwiseResult:
         """Drop small instances, number the others, and return what there is."""
+        parts = [self._records.measures(i) for i in range(len(self._boxes))]
         sizes = np.zeros(self._n_seeds + 1, np.int64)
-        for part in self._parts.values():
+        for part in parts:
             sizes[part.ids] += part.sums[:, 0]
         kept = np.flatnonzero(sizes >= max(self._config.min_size, 1))
         new_ids = np.zeros(self._n_seeds + 1, np.int64)
@@ -241,12 +264,15 @@ class _Job:
             kept = kept[np.argsort(self._firsts[kept], kind="stable")]
             new_ids[kept] = np.arange(1, len(kept) + 1)
         for i, box in enumerate(self._boxes):
-            ids = self._parts[i].ids
-            if (new_ids[ids] != ids).any():
+            ids = parts[i].ids
+            is_new = (new_ids[ids] != ids).any()
+            if is_new and not self._records.is_marked(i, "numbered"):
                 labels_ZYX = np.asarray(self._labels[box.slices])
+                self._records.unmark(i)
                 self._labels[box.slices] = new_ids.astype(labels_ZYX.dtype)[labels_ZYX]
+                self._records.mark(i, "numbered", self._labels, box)
             self._step()
-        measures = add_up(self._parts.values(), new_ids)
+        measures = add_up(parts, new_ids)
         return BlockwiseResult(measures, len(self._boxes), self._n_visits)
 
     def _heights(self, maps_CZYX: Any) -> NDArray[np.uint8]:
@@ -257,37 +283,62 @@ class _Job:
         rule = peak_rule(self._config)
         return reduce_block(heights_ZYX, box, self._shape, rule, self.threads)
 
-    def _keep_layers(
-        self, heights_ZYX: NDArray[np.uint8], box: Box, layers: Layers
-    ) -> None:
-        """Copy the outermost voxels of a block to the layers of whole planes."""
-        for axis, side in SIDES:
+    def _find_peaks(self, i: int) -> tuple[TilePeaks, int, Layers]:
+        """Return and keep the peaks of a block, and the heights at its faces."""
+        box = self._boxes[i]
+        heights_ZYX = self._heights(self._maps[:, *box.slices])
+        merged = self._reduce(heights_ZYX, box).merged
+        layers: Layers = {
+            (axis, side): np.asarray(heights_ZYX.take(-side, axis=axis))
+            for _, axis, side in self._neighbours(i)
+        }
+        n_inner = merged.n_seeds - len(merged.peaks.seeds)
+        self._records.keep_peaks(i, merged.peaks, n_inner, layers)
+        return merged.peaks, n_inner, layers
+
+    def _join_layers(self, layers: Layers, box: Box, planes: Planes) -> None:
+        """Copy the outermost voxels of a block to whole planes."""
+        for (axis, side), layer in layers.items():
             at = box.stop[axis] if side else box.start[axis]
-            if at in (0, self._shape[axis]):
-                continue
             others = [a for a in range(3) if a != axis]
-            if (axis, at) not in layers:
+            if (axis, at) not in planes:
                 size = tuple(self._shape[a] for a in others)
-                layers[axis, at] = self._plane(size), self._plane(size)
+                planes[axis, at] = self._plane(size), self._plane(size)
             where = tuple(slice(box.start[a], box.stop[a]) for a in others)
-            layers[axis, at][1 - side][where] = heights_ZYX.take(-side, axis=axis)
+            planes[axis, at][1 - side][where] = layer
 
     def _plane(self, size: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return zeros on the disk: all planes together may not fit into memory."""
         needs = "seeds: free some space, or choose another folder for temporary files"
-        plane: NDArray[np.uint8] = new_array(size, np.uint8, self._folder, needs)
+        plane: NDArray[np.uint8] = new_array(
+            size, np.uint8, self._records.folder, needs
+        )
         return plane
 
-    def _paint(self, i: int, orders: Orders, first_id: int) -> None:
+    def _open_seeds(self) -> Any:
+        """Make the temporary array of seeds, or find it again."""
+        path = self._records.folder / "seeds.zarr"
+        if (path / "0").exists():
+            return reopen_zarr(path)
+        shutil.rmtree(path, ignore_errors=True)  # killed while it was made
+        return create_zarr(
+            path, self._shape, np.int32, (1, 1, 1), name="seeds", block=self._block
+        )
+
+    def _paint(self, i: int, orders: Orders, first_id: int) -> NDArray[np.int32]:
         """Write the seeds of a block."""
         box = self._boxes[i]
         heights_ZYX = self._heights(self._maps[:, *box.slices])
         seeds_ZYX = np.zeros(box.shape, np.int32)
         block = self._reduce(heights_ZYX, box)
         block.paint(heights_ZYX, orders, first_id, seeds_ZYX, self.threads)
-        note_firsts(seeds_ZYX, box.start, self._shape, self._firsts)
         self._seeds[box.slices] = seeds_ZYX
-        self._step()
+        self._records.mark(i, "sown", self._seeds, box)
+        return seeds_ZYX
+
+    def _is_labelled(self, i: int) -> bool:
+        """Return whether the labels of a block are known."""
+        return any(self._records.is_marked(i, s) for s in ("flooded", "numbered"))
 
     def _visit(self, i: int, *, with_halo: bool) -> None:
         """Flood a block and write its labels."""
@@ -296,7 +347,7 @@ class _Job:
         around = {}
         if not with_halo:
             around = {
-                (axis, side): load_face(self._folder, n, "own", axis, 1 - side)
+                (axis, side): self._records.face(n, "own", axis, 1 - side)
                 for n, axis, side in self._neighbours(i)
             }
         maps_CZYX = np.ascontiguousarray(self._maps[:, *region.slices])
@@ -309,19 +360,20 @@ class _Job:
             around,
             self.threads,
         )
-        flooded.save(self._folder, i)
-        labels_ZYX = flooded.labels_ZYX
         inside = maps_CZYX[:, *core.within(region)]
-        self._parts[i] = measure(flooded.around_ZYX, inside, core, self._rows)
-        self._labels[core.slices] = labels_ZYX.astype(self._labels.dtype)
+        measures = measure(flooded.around_ZYX, inside, core, self._rows)
+        self._records.unmark(i)
+        self._labels[core.slices] = flooded.labels_ZYX.astype(self._labels.dtype)
+        self._records.keep_flood(i, flooded, measures)
+        self._records.mark(i, "flooded", self._labels, core)
         self._n_visits += 1
 
     def _differs(self, i: int) -> bool:
         """Return whether a block saw its neighbours otherwise than they are."""
         return any(
             not np.array_equal(
-                load_face(self._folder, i, "seen", axis, side),
-                load_face(self._folder, n, "own", axis, 1 - side),
+                self._records.face(i, "seen", axis, side),
+                self._records.face(n, "own", axis, 1 - side),
             )
             for n, axis, side in self._neighbours(i)
         )

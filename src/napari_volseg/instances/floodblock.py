@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from napari_volseg.instances.levels import Levels
 from napari_volseg.instances.segmentation import enter
 from napari_volseg.instances.watershed import flood
 
-__all__ = ["SIDES", "Face", "Flooded", "flood_block", "load_face"]
+__all__ = ["SIDES", "Face", "Flooded", "flood_block"]
 
 SIDES = tuple((axis, side) for axis in range(3) for side in range(2))
 """Axis, and 0 before or 1 after the block."""
@@ -33,18 +32,6 @@ class Flooded:
     """The labels with one voxel more on every side, where the volume goes on."""
     own: Mapping[tuple[int, int], Face]
     seen: Mapping[tuple[int, int], Face]
-
-    def save(self, folder: Path, name: int) -> None:
-        """Write the faces to files."""
-        for kind, faces in (("own", self.own), ("seen", self.seen)):
-            for (axis, side), face in faces.items():
-                np.save(_path(folder, name, kind, axis, side), face)
-
-
-def load_face(folder: Path, name: int, kind: str, axis: int, side: int) -> Face:
-    """Return a face that was saved: ``own`` or ``seen``."""
-    face: Face = np.load(_path(folder, name, kind, axis, side))
-    return face
 
 
 def flood_block(
@@ -105,7 +92,3 @@ def _layer(
     step = (1 if side else -1) if beyond else 0
     index[axis] = inner + step - region.start[axis]
     return tuple(index)
-
-
-def _path(folder: Path, name: int, kind: str, axis: int, side: int) -> Path:
-    return folder / f"{name}-{kind}-{axis}{side}.npy"

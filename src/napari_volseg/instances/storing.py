@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_volseg import __version__
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Size
 from napari_volseg.instances.blockwise import (
@@ -20,14 +25,15 @@ from napari_volseg.instances.blockwise import (
     segment_blocks,
 )
 from napari_volseg.instances.whole import segment_whole, whole_memory
-from napari_volseg.io import create_zarr, writing
+from napari_volseg.io import create_zarr, reopen_zarr, write_json, writing
 from napari_volseg.volume import ArrayLike, VoxelSize, reading
 
-__all__ = ["flood_memory", "segment_stored"]
+__all__ = ["flood_memory", "forget_blocks", "segment_stored"]
 
 _SHARD: Size = (64, 256, 256)
 _BLOCK: Size = (128, 256, 256)
 _HALO: Size = (16, 16, 16)
+_PLAN = "plan.json"
 _BYTES = 20
 """Memory for each voxel of a block with its halo."""
 
@@ -49,6 +55,7 @@ def segment_stored(
     voxel_size: VoxelSize,
     *,
     memory: int,
+    source: Path | None = None,
     report: Callable[[tuple[int, int]], None] = lambda steps: None,
 ) -> BlockwiseResult:
     """Write the instances of maps as an OME-Zarr image that appears whole.
@@ -63,6 +70,10 @@ def segment_stored(
         Where the image goes; what is there is replaced. Temporary files lie beside it.
     memory
         Bytes to stay within, if that is more than a block takes.
+    source
+        The folder of the Zarr image that the maps are. With it, blocks that are
+        finished stay beside `path` however this ends, until `forget_blocks`; the next
+        call goes on from there if maps and settings are still the same.
     report
         Called with the number of steps done and of all steps.
 
@@ -71,48 +82,115 @@ def segment_stored(
     DataError
         If the maps cannot be read, or the disk is full.
     """
-    work = path.with_name(f".volseg-{path.stem}")
-    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
-    with writing(work):
-        work.mkdir(mode=0o700)
+    work = _work(path)
+    z, y, x = maps_CZYX.shape[1:]
+    fits = whole_memory((z, y, x)) <= memory
+    plan = None if source is None or fits else _plan(source, (z, y, x), config)
+    target = work / path.name
+    is_known = plan is not None and _read_plan(work) == plan
     try:
-        z, y, x = maps_CZYX.shape[1:]
-        labels = create_zarr(
-            work / path.name,
-            (z, y, x),
-            np.dtype(np.int32),
-            voxel_size,
-            name="instances",
-            labels=True,
-            block=_SHARD,
-        )
+        if not (is_known and (target.exists() or path.exists())):
+            shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+            _prepare(work, path.name, (z, y, x), voxel_size, plan)
+        labels = reopen_zarr(target if target.exists() else path)
         try:
             result = _segment(
                 _Readable(maps_CZYX),
                 labels,
                 config,
                 work,
-                whole_memory((z, y, x)) <= memory,
+                fits,
+                plan is not None,
                 lambda done, total: report((done, total)),
             )
         except OSError as error:
             with writing(path):
                 raise error from None
         with writing(path):
-            if path.exists():
-                path.rename(work / "old")
-            (work / path.name).rename(path)
+            if target.exists():
+                if path.exists():
+                    path.rename(work / "old")
+                target.rename(path)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if plan is None:
+            shutil.rmtree(work, ignore_errors=True)
     return result
+
+
+def forget_blocks(path: Path) -> None:
+    """Remove what `segment_stored` left beside an image, to go on from."""
+    work = _work(path)
+    with suppress(OSError):
+        (work / _PLAN).unlink()  # first: without it nothing counts
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _work(path: Path) -> Path:
+    return path.with_name(f".volseg-{path.stem}")
+
+
+def _prepare(
+    work: Path,
+    name: str,
+    shape_ZYX: Size,
+    voxel_size: VoxelSize,
+    plan: dict[str, Any] | None,
+) -> None:
+    """Make the folder of temporary files, and in it the image of the instances."""
+    with writing(work):
+        work.mkdir(mode=0o700)
+    create_zarr(
+        work / name,
+        shape_ZYX,
+        np.dtype(np.int32),
+        voxel_size,
+        name="instances",
+        labels=True,
+        block=_SHARD,
+    )
+    if plan is not None:
+        write_json(work / _PLAN, plan)
+
+
+def _plan(source: Path, shape_ZYX: Size, config: InstancesConfig) -> dict[str, Any]:
+    """Return all that the instances of blocks depend on."""
+    digest = hashlib.sha256()
+    for folder, folders, names in os.walk(source):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            found = path.stat()
+            entry = (
+                path.relative_to(source).as_posix(),
+                found.st_size,
+                found.st_mtime_ns,
+            )
+            digest.update(repr(entry).encode())
+    return {
+        "version": __version__,
+        "maps": digest.hexdigest(),
+        "shape": list(shape_ZYX),
+        "instances": config.model_dump(mode="json"),
+        "block": list(_BLOCK),
+        "halo": list(_HALO),
+    }
+
+
+def _read_plan(work: Path) -> dict[str, Any] | None:
+    try:
+        plan = json.loads((work / _PLAN).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return plan if isinstance(plan, dict) else None
 
 
 def _segment(
     maps_CZYX: ArrayLike,
     labels_ZYX: WritableArray,
     config: InstancesConfig,
-    scratch: Path,
+    work: Path,
     fits: bool,
+    is_kept: bool,
     report: Callable[[int, int], None],
 ) -> BlockwiseResult:
     check(maps_CZYX, labels_ZYX, _BLOCK)
@@ -124,7 +202,8 @@ def _segment(
         config,
         block=_BLOCK,
         halo=_HALO,
-        scratch=scratch,
+        scratch=work,
+        kept=work if is_kept else None,
         report=report,
     )
 

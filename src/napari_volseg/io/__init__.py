@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_volseg.io.atomic import atomic_path, write_json, write_text, writing
+from napari_volseg.io.atomic import (
+    atomic_path,
+    flush_folder,
+    write_json,
+    write_text,
+    writing,
+)
 from napari_volseg.io.kinds import kind_of_file
 from napari_volseg.io.lazy import LazyArray
 from napari_volseg.io.reading import (
@@ -24,7 +30,12 @@ from napari_volseg.io.sources import (
 
 if TYPE_CHECKING:
     from napari_volseg.io.hdf5_writing import write_hdf5
-    from napari_volseg.io.zarr_writing import create_zarr, write_volume_zarr
+    from napari_volseg.io.zarr_writing import (
+        create_zarr,
+        flush_shards,
+        reopen_zarr,
+        write_volume_zarr,
+    )
 
 __all__ = [
     "LazyArray",
@@ -33,6 +44,8 @@ __all__ = [
     "content_hash",
     "create_zarr",
     "expand_sources",
+    "flush_folder",
+    "flush_shards",
     "kind_of_file",
     "list_datasets",
     "open_labels",
@@ -41,6 +54,7 @@ __all__ = [
     "parse_source",
     "read_labels",
     "read_mask",
+    "reopen_zarr",
     "write_hdf5",
     "write_json",
     "write_text",
@@ -55,7 +69,7 @@ def __getattr__(name: str) -> Any:
         from napari_volseg.io.hdf5_writing import write_hdf5
 
         return write_hdf5
-    if name in ("create_zarr", "write_volume_zarr"):
+    if name in ("create_zarr", "flush_shards", "reopen_zarr", "write_volume_zarr"):
         from napari_volseg.io import zarr_writing
 
         return getattr(zarr_writing, name)

@@ -14,7 +14,14 @@ from types import TracebackType
 from napari_volseg.errors import DataError
 from napari_volseg.io.failures import os_errno, reason
 
-__all__ = ["atomic_path", "write_json", "write_text", "writing"]
+__all__ = [
+    "atomic_path",
+    "flush_file",
+    "flush_folder",
+    "write_json",
+    "write_text",
+    "writing",
+]
 
 REPLACE_SECONDS = 5.0
 
@@ -48,12 +55,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
                 raise
             raise _unwritten(target, error) from error
         with writing(target):
-            _flush(temporary)
+            flush_file(temporary)
             _replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):  # moved away, or the disk is gone
             temporary.unlink()
-    _flush_folder(target.parent)
+    flush_folder(target.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -104,7 +111,8 @@ def _unwritten(target: Path, error: BaseException) -> DataError:
     return DataError(f"{target} cannot be written ({cause}): {remedy}{kept}")
 
 
-def _flush(path: Path) -> None:
+def flush_file(path: Path) -> None:
+    """Make what is in a file durable."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -112,8 +120,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make the new name durable, where the system can flush a folder."""
+def flush_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can flush one."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

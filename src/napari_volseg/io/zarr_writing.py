@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Collection, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
 from napari_volseg.errors import DataError
-from napari_volseg.geometry import Size, iter_boxes
-from napari_volseg.io.atomic import writing
+from napari_volseg.geometry import Box, Size, iter_boxes
+from napari_volseg.io.atomic import flush_file, writing
 from napari_volseg.io.datasets import check_dtype
 from napari_volseg.io.ngff import make_multiscale
 from napari_volseg.volume import ArrayLike, VoxelSize
 
-__all__ = ["create_zarr", "write_volume_zarr"]
+__all__ = ["create_zarr", "flush_shards", "reopen_zarr", "write_volume_zarr"]
 
 _CHUNK = (16, 256, 256)
 
@@ -86,6 +87,33 @@ def create_zarr(
             fill_value=0,
             dimension_names=tuple(axes),
         )
+
+
+def reopen_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
+    """Return the array of an image that `create_zarr` made, for writing."""
+    return zarr.open_group(path, mode="r+")["0"]  # type: ignore[return-value]
+
+
+def flush_shards(array: zarr.Array[Any], box: Box) -> None:
+    """Make the shards of a box, or the chunks without any, durable on the disk.
+
+    Parameters
+    ----------
+    array
+        Axes ZYX, from `create_zarr` or `reopen_zarr`.
+    """
+    folder = Path(array.store.root) / array.path / "c"  # type: ignore[attr-defined]
+    ranges = (
+        range(a // n, -(-b // n))
+        for a, b, n in zip(
+            box.start, box.stop, array.shards or array.chunks, strict=True
+        )
+    )
+    for place in product(*ranges):
+        path = folder.joinpath(*map(str, place))
+        with writing(path):
+            if path.is_file():  # where all is 0 there is none
+                flush_file(path)
 
 
 def write_volume_zarr(
