@@ -44,7 +44,7 @@ def test_json_is_only_json_and_all_of_it_was_measured(em, capsys, workplace):
     assert answer["patches_per_step"] == 1
     assert answer["train"]["steps_per_minute"] > 0
     assert answer["predict"]["windows_per_minute"] > 0
-    assert answer["predict"]["form"] == "cpu, float32"
+    assert answer["predict"]["form"] == "cpu, float32, channels last"
     assert "no time" in answer["predict"]["note"]
     assert answer["segment"]["blockwise_mvox_per_minute"] > 0
     assert answer["segment"]["fits_mvox"] == pytest.approx(125)

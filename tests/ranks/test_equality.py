@@ -49,7 +49,8 @@ def test_a_step_that_is_not_divisible_is_shared_out_unequally(make_run, n_batche
     assert stopped_at < shared["record"]["step"] == whole["record"]["step"]
     _assert_learnt_the_same(shared, whole)
     begun = [e for e in read_events(run) if isinstance(e, Started)]
-    assert [e.device for e in begun] == ["cpu, float32", "2 × cpu, float32"]
+    one = "cpu, float32, channels last"
+    assert [e.device for e in begun] == [one, f"2 × {one}"]
     assert [e.step for e in begun] == [0, stopped_at]
 
 
