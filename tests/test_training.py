@@ -244,14 +244,20 @@ def test_training_on_a_gpu(run, precision):
 
 def test_a_training_begins_with_the_weights_of_a_model(run, tmp_path):
     (tmp_path / "first").mkdir()
-    run(folder=tmp_path / "first")
+    finished = run(folder=tmp_path / "first")[-1]
     model = tmp_path / "first" / "model.safetensors"
     begin = f"model.initial_weights={model}"
     still = ("optimization.optimizer.lr=1e-12", "optimization.max_epochs=1")
     (tmp_path / "second").mkdir()
     (tmp_path / "random").mkdir()
-    run(begin, *still, folder=tmp_path / "second")
-    run(*still, folder=tmp_path / "random")
+    events = run(begin, *still, folder=tmp_path / "second")
+    started_anew = run(*still, folder=tmp_path / "random")
+    # How good it was at first is said, scored as when it was made.
+    start = _of(Validated, events)[0]
+    assert (start.step, start.best) == (0, False)
+    assert start.metrics == finished.metrics
+    assert start.metrics["n_true"] > 0
+    assert _of(Validated, started_anew)[0].step > 0
     first = load_model(model).network.state_dict()
     second, random = _weights(tmp_path / "second"), _weights(tmp_path / "random")
     names = [name for name in first if name.endswith("weight")]

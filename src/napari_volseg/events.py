@@ -76,7 +76,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """The held-out voxels were predicted and scored."""
+    """The held-out voxels were predicted and scored.
+
+    At step 0 with the model whose weights a training begins with.
+    """
 
     step: int
     metrics: Mapping[str, float]

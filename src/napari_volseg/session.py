@@ -24,6 +24,7 @@ from napari_volseg.events import (
 )
 from napari_volseg.finishing import finish
 from napari_volseg.learner import Learner
+from napari_volseg.models import read_model_info
 from napari_volseg.pacing import Pace
 from napari_volseg.planning import TrainPlan
 from napari_volseg.preparing import TrainingData
@@ -65,6 +66,7 @@ class Session:
     ) -> None:
         self.folder = folder
         state = load_checkpoint(folder / "checkpoints") if resume else None
+        self._is_new = state is None
         rescues = state["record"]["rescues"] if state else 0
         self.plan = plan_after(plan, rescues)
         self.learner = Learner(self.plan, group, begin=state is None)
@@ -111,6 +113,20 @@ class Session:
             record.epoch_parts.append(parts)
             self._losses.append(loss)
             self._parts.append(parts)
+
+    def score_start(self) -> Iterator[Progress | Validated]:
+        """Score the model whose weights a new training begins with, if there is one.
+
+        With the thresholds that it was given, as its user saw it. It is not the best
+        so far: who trains on wants what was learnt since.
+        """
+        given = self.plan.config.model.initial_weights
+        if not (self._is_new and given and self.held_out):
+            return
+        yield self.progress("validating")
+        maps = self.held_out.predict(self.learner.result)
+        thresholds = read_model_info(Path(given).expanduser()).instances
+        yield Validated(0, self.held_out.score(maps, thresholds), best=False)
 
     def progress(self, state: str = "running") -> Progress:
         """Report the mean losses since the last report."""

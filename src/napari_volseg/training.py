@@ -75,6 +75,7 @@ def train(
     unlike = stages_notice(plan.config.optimization)
     for message in filter(None, (*plan.notices, unlike)):
         yield Notice(message, "warning")
+    yield from run.score_start()
     stream = run.batches()
     verdict = _budget_used(run)
     try:

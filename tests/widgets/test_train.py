@@ -241,6 +241,47 @@ def test_a_stopped_run_is_offered_and_resumed(
     assert len(list_runs(runs_dir)) == 1
 
 
+@pytest.mark.parametrize("n_true", [12, 13])
+def test_scores_before_and_after_stand_side_by_side(
+    dock: TrainWidget, add_pair: Any, viewer: Any, play: Any, qtbot: Any, n_true: int
+) -> None:
+    play(
+        STARTED
+        + "first = dict(f1_50=0.5, precision_50=0.4, adapted_rand_error=0.3)\n"
+        + "last = dict(f1_50=0.75, precision_50=0.4, adapted_rand_error=0.35)\n"
+        + f"""
+say("Validated", step=0, metrics=first | dict(n_true=12), best=False)
+say("Validated", step=5, metrics=last | dict(n_true=12), best=True)
+fields = dict(reason="completed", message="Trained", path=None)
+metrics = last | dict(n_true={n_true})
+Path("result.tmp").write_text(json.dumps(fields | dict(metrics=metrics)))
+Path("result.tmp").rename("result.json")
+"""
+    )
+    add_pair(viewer)
+    click(qtbot, dock.train)
+    qtbot.waitUntil(lambda: dock.message.text() == "Trained", timeout=60_000)
+    table = dock.scores
+    if n_true != 12:  # held-out labels were changed: these do not compare
+        assert not table.isVisibleTo(dock)
+        return
+    assert table.isVisibleTo(dock)
+    assert "12 objects" in table.title.text()
+    shown = {key: [c.text() for c in cells] for key, cells in table.cells.items()}
+    assert shown["f1_50"] == ["0.50", "0.75"]
+    assert shown["adapted_rand_error"] == ["0.30", "0.35"]
+    assert shown["pq_50"] == ["–", "–"]
+    bold = {k: [c.font().bold() for c in cells] for k, cells in table.cells.items()}
+    assert bold["f1_50"] == [False, True]
+    assert bold["precision_50"] == [False, False]
+    assert bold["adapted_rand_error"] == [True, False]
+    # A training without a model before it has nothing to compare with.
+    play(STARTED + 'end("completed", "Trained anew")')
+    click(qtbot, dock.train)
+    qtbot.waitUntil(lambda: dock.message.text() == "Trained anew", timeout=60_000)
+    assert not table.isVisibleTo(dock)
+
+
 def test_a_failure_is_told_and_leaves_the_dock_ready(
     viewer: Any,
     dock: TrainWidget,

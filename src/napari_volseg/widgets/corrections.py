@@ -234,23 +234,12 @@ def _show(
         config = lesson.config.model_copy(update={"model": settings})
         dock.use_settings(config, f"{model.parent.name} corrected")
     dock.pairs.set_pairs(pairs)
-    score = "" if model is None else _score_words(model)
-    dock.message.show_text(f"{len(pairs)} pairs, the corrections last. {score}".strip())
-
-
-def _score_words(model: Path) -> str:
-    from napari_volseg.models import read_model_info
-
-    try:
-        score = read_model_info(model).score
-    except DataError:
-        return ""
-    if score is None:
-        return "Training begins with the weights of the model."
-    return (
-        f"Training begins with the weights of the model, whose F1 on the held-out "
-        f"voxels is {score:.2f}: the new one is scored on the same."
-    )
+    words = f"{len(pairs)} pairs, the corrections last."
+    if lesson.config is not None:
+        words += " Training begins with the weights of the model."
+    if any(role == "val" for _, _, role in pairs):
+        words += " Both are scored on the same held-out voxels, side by side."
+    dock.message.show_text(words)
 
 
 def _show_image(viewer: Any, learnt: _Learnt) -> tuple[Image, dict[str, Any]]:

@@ -123,6 +123,8 @@ class Job(QObject):
         self.started: Started | None = None
         self.progress: Progress | None = None
         self.validated: Validated | None = None
+        self.scored_first: Validated | None = None
+        """How good the weights were that a training began with."""
         self.curves = Curves()
         self.learnt_from: Any = None
         """The `LearntFrom` of a training; None for other jobs."""
@@ -319,6 +321,8 @@ class Job(QObject):
             self.progress = event
         elif isinstance(event, Validated):
             self.validated = event
+            if event.step == 0:
+                self.scored_first = event
         self.curves.add(event)
 
     def _fail(self, error: Exception) -> None:

@@ -55,6 +55,7 @@ from napari_volseg.widgets.runfolders import (
     without_files,
 )
 from napari_volseg.widgets.runview import TrainingView
+from napari_volseg.widgets.scoretable import ScoreTable
 from napari_volseg.widgets.snapshots import (
     PairSnapshot,
     lock_layers,
@@ -127,6 +128,7 @@ class TrainWidget(QWidget):
         self.view.hide()
         self.new_labels = NewLabelsPanel(viewer)
         self.new_labels.hide()
+        self.scores = ScoreTable()
         self.next = wrapped_label("")
 
     def _lay_out(self) -> None:
@@ -149,6 +151,7 @@ class TrainWidget(QWidget):
             self.view,
             self.new_labels,
             self.message,
+            self.scores,
             self.resume,
             self.predict,
             self.next,
@@ -342,6 +345,7 @@ class TrainWidget(QWidget):
             job.learnt_from = layers_of_run(self._viewer, job.folder)
         self.new_labels.follow(job, job.learnt_from)
         self.message.clear()
+        self.scores.hide()
         self._tidy()
         QTimer.singleShot(0, self._watch_window)
 
@@ -357,6 +361,8 @@ class TrainWidget(QWidget):
             self.message.show_error(result.message, log)
         else:
             self.message.show_text(result.message)
+            if job is not None and job.scored_first is not None:
+                self.scores.show_scores(job.scored_first.metrics, result.metrics)
         self._outcome = "failed" if result.reason == "failed" else "done"
         self._tidy()
         self.predict.setVisible(result.reason != "failed")
