@@ -33,7 +33,7 @@ from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.form import TRAIN_SIMPLE, ConfigForm, add_row, narrow_form
 from napari_volseg.widgets.guidance import Welcome, train_words
 from napari_volseg.widgets.job import Job, running_job
-from napari_volseg.widgets.layers import voxel_words
+from napari_volseg.widgets.layers import plain, voxel_words
 from napari_volseg.widgets.learntfrom import LearntFrom, layers_of_run
 from napari_volseg.widgets.messages import (
     MessageLine,
@@ -88,6 +88,7 @@ class TrainWidget(QWidget):
         self._preview: LivePreview | None = None
         self._found: RunSummary | None = None
         self._outcome = "ready"
+        self._trained: Path | None = None
         self._make_widgets()
         self._lay_out()
         self._connect()
@@ -123,7 +124,7 @@ class TrainWidget(QWidget):
         self.resume = QPushButton("Resume")
         self.resume.setToolTip("Go on with a training that has not finished")
         self.predict = QPushButton("Predict…")
-        self.predict.setToolTip("Open the Predict dock with the newest model")
+        self.predict.setToolTip("Open the Predict dock with the model just trained")
         self.view = TrainingView(viewer)
         self.view.hide()
         self.new_labels = NewLabelsPanel(viewer)
@@ -182,7 +183,9 @@ class TrainWidget(QWidget):
         self.predict.clicked.connect(self._open_predict)
 
     def _open_predict(self) -> None:
-        open_dock(self._viewer, "Predict")
+        dock = plain(open_dock(self._viewer, "Predict"))
+        if self._trained is not None and self._trained.exists():
+            dock.add_model(self._trained)
 
     def _choose_preset(self, *_: object) -> None:
         name = self.preset.currentData()
@@ -363,6 +366,8 @@ class TrainWidget(QWidget):
             self.message.show_text(result.message)
             if job is not None and job.scored_first is not None:
                 self.scores.show_scores(job.scored_first.metrics, result.metrics)
+        if job is not None and job.folder is not None and result.path is not None:
+            self._trained = job.folder / result.path
         self._outcome = "failed" if result.reason == "failed" else "done"
         self._tidy()
         self.predict.setVisible(result.reason != "failed")
