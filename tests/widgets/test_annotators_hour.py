@@ -65,7 +65,6 @@ def test_an_hour_of_work_makes_the_next_volume_better(viewer: Any, qtbot: Any) -
     assert len(corrected) >= 20
     hand.train_on(n_epochs=12)
     after = hand.score("second", volumes[1])
-
     assert after > before
     assert (viewer.layers["first"].data == volumes[0][0]).all()
 
