@@ -15,9 +15,9 @@ from napari.utils.interactions import (
     mouse_press_callbacks,
     mouse_release_callbacks,
 )
-from napari.utils.key_bindings import KeymapHandler
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
+from review_steps import settle, type_key
 
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.layers import plain
@@ -74,7 +74,6 @@ class Hand:
 
     def __init__(self, viewer: Any, qtbot: Any) -> None:
         self.viewer, self.qtbot = viewer, qtbot
-        self.n_scored = 0
 
     def until(self, happens: Any) -> None:
         self.qtbot.waitUntil(happens, timeout=LONG)
@@ -82,12 +81,6 @@ class Hand:
     def press(self, button: Any) -> None:
         self.until(button.isEnabled)
         self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-
-    def key(self, key: str) -> None:
-        handler = KeymapHandler()
-        active = self.viewer.layers.selection.active
-        handler.keymap_providers = [plain(active), plain(self.viewer)]
-        assert handler.press_key(key)
 
     def paint(self, truth: NDArray[np.int32], slices: Any) -> None:
         """Paint the objects of some slices: one stroke by mouse, then in bulk."""
@@ -128,7 +121,7 @@ class Hand:
         event.type = "mouse_release"
         mouse_release_callbacks(layer, event)
         assert np.count_nonzero(layer.data[z] == 1) > 4
-        self.key("Control-Z")
+        type_key(self.viewer, "Control-Z")
         assert not layer.data.any()
         layer.mode = "pan_zoom"
 
@@ -185,7 +178,6 @@ class Hand:
     def retune(self) -> None:
         """Move a threshold, look, and go back to those of the model."""
         dock = plain(open_dock(self.viewer, "Inspect"))
-        dock.prediction.setCurrentText("first")
         instances = self.viewer.layers["first · instances"]
         before = np.array(instances.data)
         mask = dock.thresholds.controls["mask"]
@@ -208,41 +200,28 @@ class Hand:
             if todo == "split":
                 self.split(dock, ids[0], layer, truth)
             elif todo == "accept":
-                self.key("A")
+                type_key(self.viewer, "A")
             else:
                 self.press(dock.buttons.buttons[todo])
-            self.settle(dock)
+            settle(dock, self.qtbot)
         self.repaint(layer, truth)
-        self.settle(dock)
+        settle(dock, self.qtbot)
         status = dict(
             zip(layer.features["index"], layer.features["status"], strict=True)
         )
         return {label for label, said in status.items() if said != "todo"}
 
-    def settle(self, dock: Any) -> None:
-        """Wait until nothing is computed and the table is true."""
-        reviewing = dock._reviewing
-        self.until(
-            lambda: (
-                not (
-                    reviewing.busy
-                    or reviewing.review.pending
-                    or reviewing._is_measuring
-                )
-            )
-        )
-
     def split(
         self, dock: Any, label: int, layer: Any, truth: NDArray[np.int32]
     ) -> None:
         """Click into each of the objects that an instance holds."""
-        self.key("S")
+        type_key(self.viewer, "S")
         points = self.viewer.layers["volseg: split"]
         inside = np.asarray(layer.data) == label
         for true in held_by(inside, truth):
             places = np.argwhere(inside & (truth == true))
             points.add(places[len(places) // 2])
-        self.key("S")
+        type_key(self.viewer, "S")
 
     def repaint(self, layer: Any, truth: NDArray[np.int32]) -> None:
         """Paint objects that are missed, and those whose outline is bad."""

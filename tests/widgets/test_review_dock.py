@@ -12,6 +12,7 @@ import numpy as np
 import pandas
 import pytest
 from qtpy.QtCore import Qt
+from review_steps import settle, type_key
 
 from napari_volseg.geometry import Box
 from napari_volseg.review import add_doubt, measure_instances
@@ -87,31 +88,8 @@ def press(dock: ReviewWidget, name: str, qtbot: Any) -> None:
     settle(dock, qtbot)
 
 
-def settle(dock: ReviewWidget, qtbot: Any) -> None:
-    """Wait until nothing is computed and the table is true."""
-
-    def is_settled() -> bool:
-        reviewing = dock._reviewing
-        return reviewing is not None and not (
-            reviewing.busy or reviewing.review.pending or reviewing._is_measuring
-        )
-
-    qtbot.waitUntil(is_settled, timeout=60_000)
-
-
 def ids(dock: ReviewWidget) -> list[int]:
     return sorted(dock.table.listed())
-
-
-def type_key(viewer: Any, key: str) -> None:
-    """Press a key on the canvas."""
-    from napari.utils.key_bindings import KeymapHandler
-
-    handler = KeymapHandler()
-    active = viewer.layers.selection.active
-    providers = [active, viewer] if active is not None else [viewer]
-    handler.keymap_providers = [getattr(p, "__wrapped__", p) for p in providers]
-    assert handler.press_key(key)
 
 
 @pytest.fixture

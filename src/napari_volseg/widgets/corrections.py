@@ -228,18 +228,17 @@ def _show(
             pairs.append((shown, made, painted.role))
     pairs.append((image, layer, "train"))
     dock = open_dock(viewer, "Train")
+    words = ""
     if lesson.config is not None and model is not None:
         weights = {"initial_weights": str(model)}
         settings = lesson.config.model.model_copy(update=weights)
         config = lesson.config.model_copy(update={"model": settings})
         dock.use_settings(config, f"{model.parent.name} corrected")
+        words = " Training begins with the weights of the model."
+        if any(role == "val" for _, _, role in pairs):
+            words += " Both are scored on the same held-out voxels, side by side."
     dock.pairs.set_pairs(pairs)
-    words = f"{len(pairs)} pairs, the corrections last."
-    if lesson.config is not None:
-        words += " Training begins with the weights of the model."
-    if any(role == "val" for _, _, role in pairs):
-        words += " Both are scored on the same held-out voxels, side by side."
-    dock.message.show_text(words)
+    dock.message.show_text(f"{len(pairs)} pairs, the corrections last.{words}")
 
 
 def _show_image(viewer: Any, learnt: _Learnt) -> tuple[Image, dict[str, Any]]:

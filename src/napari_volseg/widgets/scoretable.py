@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan, nan
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
@@ -66,16 +67,14 @@ class ScoreTable(QWidget):
         self.setVisible(n == int(before.get("n_true", 0)))
         self.title.setText(f"On the same held-out voxels, {count_words(n, 'object')}:")
         for key, _, sign, _ in _ROWS:
-            values = [scores.get(key) for scores in (before, after)]
-            shown = ["–" if value is None else f"{value:.2f}" for value in values]
-            numbers = [sign * float(text) if text != "–" else None for text in shown]
-            for cell, text, number, other in zip(
-                self.cells[key], shown, numbers, numbers[::-1], strict=True
+            # Rounded as shown, so that of two equal numbers none is bold.
+            pair = [round(scores.get(key, nan), 2) for scores in (before, after)]
+            for cell, value, other in zip(
+                self.cells[key], pair, pair[::-1], strict=True
             ):
-                cell.setText(text)
+                cell.setText("–" if isnan(value) else f"{value:.2f}")
                 font = cell.font()
-                is_better = None not in (number, other) and number > other  # type: ignore[operator]
-                font.setBold(is_better)
+                font.setBold(sign * value > sign * other)
                 cell.setFont(font)
 
 

@@ -357,17 +357,15 @@ class TrainWidget(QWidget):
             self._job.watch_window(self)
 
     def _finish(self, result: Finished) -> None:
-        job = self._job
-        self._job = None
-        log = None if job is None or job.folder is None else job.folder / LOG
+        job, self._job = self._job, None
+        folder = None if job is None else job.folder
         if result.reason == "failed":
-            self.message.show_error(result.message, log)
+            self.message.show_error(result.message, folder and folder / LOG)
         else:
             self.message.show_text(result.message)
             if job is not None and job.scored_first is not None:
                 self.scores.show_scores(job.scored_first.metrics, result.metrics)
-        if job is not None and job.folder is not None and result.path is not None:
-            self._trained = job.folder / result.path
+        self._trained = folder / result.path if folder and result.path else None
         self._outcome = "failed" if result.reason == "failed" else "done"
         self._tidy()
         self.predict.setVisible(result.reason != "failed")
