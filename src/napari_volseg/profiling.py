@@ -269,7 +269,13 @@ def _try(
         bare.append(now() - started)
     # Steps of its own for each trial: patches that were read before are cached.
     first = 1000 * (number + 1)
-    stream = batches(source, first, range(plan.micro_batches), n_threads)
+    stream = batches(
+        source,
+        first,
+        range(plan.micro_batches),
+        n_threads,
+        pinned=plan.compute.device == "cuda",
+    )
     with closing(stream):  # type: ignore[type-var]  # batches() is a generator
         for step in range(_WARM_UP + steps):
             is_over = now() - began > seconds

@@ -150,3 +150,23 @@ def test_a_network_learns_one_patch_by_heart(model, build):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_computes_in_bfloat16_what_the_processor_does(model, build):
+    network, _ = build(model, (16, 32, 32))
+    image = torch.rand(2, 1, 16, 32, 32)
+    with torch.no_grad():
+        expected = torch.sigmoid(network.eval()(image)[0])
+    network = network.cuda().to(memory_format=torch.channels_last_3d)
+    x = image.cuda().contiguous(memory_format=torch.channels_last_3d)
+    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+        found = torch.sigmoid(network(x)[0].float()).cpu()
+    assert (found - expected).abs().mean() < 0.02
+    with torch.autocast("cuda", torch.bfloat16):
+        outputs = network.train()(x)
+    sum(o.float().square().mean() for o in outputs).backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert gradients
+    assert all(bool(torch.isfinite(g).all()) for g in gradients)

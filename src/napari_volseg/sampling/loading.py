@@ -11,7 +11,12 @@ __all__ = ["batches"]
 
 
 def batches(
-    source: PatchSource, first_step: int, micro_batches: Sequence[int], n_workers: int
+    source: PatchSource,
+    first_step: int,
+    micro_batches: Sequence[int],
+    n_workers: int,
+    *,
+    pinned: bool = False,
 ) -> Iterator[list[Batch]]:
     """Yield the micro-batches of each step, prepared ahead by threads.
 
@@ -22,11 +27,18 @@ def batches(
     micro_batches
         Places of the wanted ones among all of a step: everything for one process,
         every n-th for one of n that train together.
+    pinned
+        Give out memory that a GPU fetches by itself, while the step goes on.
     """
+
+    def draw(step: int, micro_batch: int) -> Batch:
+        batch = source.batch(step, micro_batch)
+        return batch.pinned() if pinned else batch
+
     if n_workers == 0:
         step = first_step
         while True:
-            yield [source.batch(step, i) for i in micro_batches]
+            yield [draw(step, i) for i in micro_batches]
             step += 1
     ahead = max(2, -(-n_workers // max(1, len(micro_batches))) + 1)
     with ThreadPoolExecutor(n_workers, "volseg-patches") as pool:
@@ -35,9 +47,7 @@ def batches(
         try:
             while True:
                 while len(queue) < ahead:
-                    queue.append(
-                        [pool.submit(source.batch, step, i) for i in micro_batches]
-                    )
+                    queue.append([pool.submit(draw, step, i) for i in micro_batches])
                     step += 1
                 yield [future.result() for future in queue.pop(0)]
         finally:

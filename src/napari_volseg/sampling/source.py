@@ -38,6 +38,14 @@ class Batch:
     """Values in [0, 1]."""
     valid_BCZYX: Tensor
 
+    def pinned(self) -> Batch:
+        """Return a copy in page-locked memory; needs a GPU."""
+        return Batch(
+            self.image_BCZYX.pin_memory(),
+            self.targets_BCZYX.pin_memory(),
+            self.valid_BCZYX.pin_memory(),
+        )
+
 
 def _unwatched(stage: str) -> AbstractContextManager[None]:
     return nullcontext()
