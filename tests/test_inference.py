@@ -12,9 +12,11 @@ from napari_volseg.errors import DataError
 from napari_volseg.events import Finished, Notice, Started
 from napari_volseg.inference import predict
 from napari_volseg.instances import segment
+from napari_volseg.intensities import describe_intensities, intensities_to_json
 from napari_volseg.io import open_volume
+from napari_volseg.models import read_model_metadata
 from napari_volseg.networks import build_network, plan_pyramid
-from napari_volseg.volume import Volume
+from napari_volseg.volume import Volume, intensity_range
 
 PATCH = (8, 16, 16)
 
@@ -80,6 +82,35 @@ def test_another_voxel_size_is_said(model, cells, folder):
     events = list(predict(model, image, folder, device="cpu"))
     notices = [e.message for e in events if isinstance(e, Notice)]
     assert any("em are 40×20×20 nm" in m for m in notices)
+
+
+def test_intensities_unlike_those_learnt_from_are_said_first(
+    model, cells, folder, monkeypatch
+):
+    """Before the form of the network is tried, which takes a while."""
+
+    def told(image, name):
+        (folder / name).mkdir()
+        for event in predict(model, image, folder / name, device="cpu"):
+            if isinstance(event, Notice) and event.level == "warning":
+                yield event.message
+
+    # An old model says nothing of what it learnt from.
+    negative = Volume(255 - cells.image.data, cells.image.voxel_size, "em")
+    assert not list(told(negative, "before"))
+
+    ranges = intensity_range(cells.image, load_model(model).config.data.percentiles)
+    known = (describe_intensities(cells.image, ranges),)
+    old = read_model_metadata(model)
+    weights = load_model(model).network.state_dict()
+    save_model(model, weights, old | {"intensities": intensities_to_json(known)})
+    assert not list(told(cells.image, "same"))
+
+    def refuse(*args):
+        raise AssertionError("the warning comes too late")
+
+    monkeypatch.setattr("napari_volseg.inference.choose_form", refuse)
+    assert next(told(negative, "after")).startswith("em looks like a negative")
 
 
 def test_matched_voxels_look_to_the_network_as_those_it_learnt_from(

@@ -56,6 +56,15 @@ def test_a_model_says_what_it_is(write):
     assert info.created.startswith("2026-05-01")
 
 
+def test_what_training_images_look_like_is_optional(write):
+    """Earlier versions do not say it, and later ones may say it differently."""
+    assert read_model_info(write()).intensities == ()
+    assert read_model_info(write(_metadata(intensities=[["new"]]))).intensities == ()
+    look = {"deciles": [0.5] * 9, "noise": 0.1, "dark_lines": None}
+    ((channel,),) = read_model_info(write(_metadata(intensities=[[look]]))).intensities
+    assert channel.noise == 0.1
+
+
 def test_a_model_without_validation_has_no_score(write):
     assert read_model_info(write(_metadata(scores={}))).score is None
 

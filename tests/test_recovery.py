@@ -143,7 +143,7 @@ def test_the_second_rescue_goes_further_back_and_to_32_bits(
     assert "0.00025" in second
     state = load_checkpoint(tmp_path / "checkpoints")
     assert state["record"]["rescues"] == 2
-    load_model(tmp_path / "model.safetensors")
+    assert load_model(tmp_path / "model.safetensors").intensities
 
 
 def test_the_third_time_it_stops_in_words(start, spoil, eager, tmp_path):

@@ -5,17 +5,21 @@ from napari_volseg.checkpoint import load_model, model_metadata
 from napari_volseg.checkpoint_folder import save_checkpoint
 from napari_volseg.config import load_config
 from napari_volseg.errors import DataError
+from napari_volseg.intensities import Intensities
 from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.soup import average_checkpoints
 
 PATCH = (8, 16, 16)
+KNOWN = ((Intensities((0.0,) * 4 + (1.0,) * 5, 0.1, None),),)
 
 
 @pytest.fixture
 def save(tmp_path):
     config = load_config("quick", ["model.filters=[4,6]", "experiment_name=mito"])
     pyramid = plan_pyramid(config.model, (30, 8, 8), PATCH)
-    metadata = model_metadata(config, pyramid, 1, (30.0, 8.0, 8.0), PATCH, 12, {})
+    metadata = model_metadata(
+        config, pyramid, 1, (30.0, 8.0, 8.0), PATCH, 12, {}, KNOWN
+    )
 
     def save_step(step):
         torch.manual_seed(step)
@@ -33,6 +37,7 @@ def test_the_weights_are_the_mean_of_all_numbered_checkpoints(save, tmp_path):
     assert average_checkpoints(tmp_path / "checkpoints", target) == target
     model = load_model(target)
     assert model.name == "mito"
+    assert model.intensities == KNOWN
     for key, tensor in model.network.state_dict().items():
         if tensor.is_floating_point():
             mean = torch.stack([state[key].double() for state in states]).mean(0)

@@ -17,9 +17,12 @@ from napari_volseg.events import (
     Started,
     Validated,
 )
+from napari_volseg.intensities import describe_intensities
+from napari_volseg.models import read_model_info
 from napari_volseg.planning import plan_training
 from napari_volseg.runs import Control, TrainingPair
 from napari_volseg.training import train
+from napari_volseg.volume import intensity_range
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ class StopAt:
         return Control(stop=self.asked > self.step)
 
 
-def test_a_run_starts_reports_validates_saves_and_finishes(run, tmp_path):
+def test_a_run_starts_reports_validates_saves_and_finishes(run, pairs, tmp_path):
     events = run()
     assert isinstance(events[0], Started)
     assert isinstance(events[-1], Finished)
@@ -69,6 +72,12 @@ def test_a_run_starts_reports_validates_saves_and_finishes(run, tmp_path):
     assert {"f1_50", "ap", "adapted_rand_error"} <= events[-1].metrics.keys()
     model = load_model(tmp_path / "model.safetensors")
     assert model.voxel_size == (40, 10, 10)
+    image = pairs[0].volume.image
+    ranges = intensity_range(image, model.config.data.percentiles)
+    assert model.intensities == (describe_intensities(image, ranges),)
+    assert read_model_info(tmp_path / "model.safetensors").intensities == (
+        model.intensities
+    )
     assert events[-1].path == str(tmp_path / "model.safetensors")
 
 

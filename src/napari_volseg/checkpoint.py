@@ -19,6 +19,11 @@ from torch import Tensor, nn
 from napari_volseg.config import Config, build_config
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Size
+from napari_volseg.intensities import (
+    Known,
+    intensities_from_json,
+    intensities_to_json,
+)
 from napari_volseg.io import atomic_path
 from napari_volseg.io.torch_archive import check_torch_archive
 from napari_volseg.models import (
@@ -54,6 +59,8 @@ class Model:
     name: str
     notes: tuple[str, ...] = ()
     """What a user should know of how it was read, one sentence each."""
+    intensities: Known = ()
+    """What its training images look like, as far as it says."""
 
 
 def model_metadata(
@@ -64,6 +71,7 @@ def model_metadata(
     patch_size: Size,
     step: int,
     scores: Mapping[str, float],
+    intensities: Known = (),
 ) -> dict[str, Any]:
     """Return what a model file says about itself, as plain JSON values."""
     return {
@@ -77,6 +85,7 @@ def model_metadata(
         "kernel_sizes": [list(k) for k in pyramid.kernels],
         "step": step,
         "scores": dict(scores),
+        "intensities": intensities_to_json(intensities),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -164,6 +173,7 @@ def _build(metadata: Mapping[str, Any], weights: object, path: Path) -> Model:
         patch_size=patch_size,
         name=str(metadata.get("name") or config.experiment_name),
         notes=notes,
+        intensities=intensities_from_json(metadata.get("intensities")),
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_volseg.geometry import Size
+from napari_volseg.intensities import noise_of
 from napari_volseg.volume import (
     LabelledVolume,
     VoxelSize,
@@ -177,23 +178,12 @@ def _touching(labels_ZYX: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
 
 
 def _noise(volume: LabelledVolume, quantiles: tuple[float, float]) -> float:
-    """Estimate white noise from second differences along x, after Immerkær (1996).
-
-    A smooth image has small second differences; noise of standard deviation s
-    gives them one of s times the root of 6. The median keeps edges out.
-    """
     image = volume.image
     rows = max(1, _NOISE_VOXELS // (image.shape_ZYX[1] * image.shape_ZYX[2]))
     step = max(1, image.shape_ZYX[0] // rows)
     ranges = intensity_range(image, quantiles)
-    deviations = []
-    for z in range(0, image.shape_ZYX[0], step):
-        plane = normalise(
-            image.read((slice(z, z + 1), slice(None), slice(None))), ranges
-        )
-        if plane.shape[-1] >= 3:
-            second = plane[..., :-2] - 2 * plane[..., 1:-1] + plane[..., 2:]
-            deviations.append(float(np.median(np.abs(second))))
-    if not deviations:
-        return 0.0
-    return float(np.median(deviations)) * 1.4826 / 6**0.5
+    planes = (
+        normalise(image.read((slice(z, z + 1), slice(None), slice(None))), ranges)
+        for z in range(0, image.shape_ZYX[0], step)
+    )
+    return noise_of(planes) or 0.0

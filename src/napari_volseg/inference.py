@@ -21,6 +21,7 @@ from napari_volseg.events import Event, Finished, Notice, Progress, Started
 from napari_volseg.fastest import choose_form
 from napari_volseg.geometry import Size
 from napari_volseg.instances import flood_memory, forget_blocks, segment_stored
+from napari_volseg.intensities import compare_intensities
 from napari_volseg.io import LazyArray, write_json, writing
 from napari_volseg.mapping import BLOCKS, MAPS, MapJob, predict_maps, prepare_maps
 from napari_volseg.pipeline import reports_of
@@ -122,6 +123,10 @@ def predict(
                 "set inference.match_voxel_size=true",
                 "warning",
             )
+    if note := compare_intensities(
+        image, model.intensities, model.config.data.percentiles, model.voxel_size
+    ):
+        yield Notice(note, "warning")
     # Workers elsewhere are not tried; what is asked for by name is.
     is_tried = "://" not in (scheduler or "") or inference.backend == "openvino"
     if is_tried and not inference.match_voxel_size:

@@ -15,6 +15,7 @@ from napari_volseg.distributed import ALONE, Group, synchronise_norms
 from napari_volseg.errors import DataError
 from napari_volseg.failures import JobError, is_out_of_memory
 from napari_volseg.gradients import add_gradients, add_up_ranks, parts_after
+from napari_volseg.intensities import Known
 from napari_volseg.losses import MapLoss, build_loss, load_features
 from napari_volseg.networks import build_network
 from napari_volseg.planning import TrainPlan
@@ -77,6 +78,8 @@ class Learner:
         self.record = Record()
         self.instances = config.instances
         """Thresholds fitted so far."""
+        self.intensities: Known = ()
+        """What the training images look like, for the model."""
         self.n_loads = 0
         """How often `load` replaced the weights."""
         self._news: list[str] = []
@@ -231,6 +234,7 @@ class Learner:
                 plan.patch_size,
                 self.step,
                 scores,
+                self.intensities,
             ),
             "score": scores.get("f1_50"),
         }

@@ -18,6 +18,7 @@ from typing import Any
 
 from napari_volseg.config import InferenceConfig, InstancesConfig, build_config
 from napari_volseg.errors import DataError
+from napari_volseg.intensities import Known, intensities_from_json
 from napari_volseg.io import kind_of_file
 from napari_volseg.volume import VoxelSize
 
@@ -61,6 +62,10 @@ class ModelInfo:
     architecture: str
     scores: Mapping[str, float]
     """All metrics of the held-out voxels, see `metrics.evaluate`."""
+    percentiles: tuple[float, float] = (0.05, 0.95)
+    """Quantiles of the intensity that are mapped to 0 and 1."""
+    intensities: Known = ()
+    """What its training images look like; empty in models of earlier versions."""
 
 
 def read_model_metadata(path: str | Path) -> dict[str, Any]:
@@ -75,7 +80,9 @@ def read_model_metadata(path: str | Path) -> dict[str, Any]:
     -------
     dict
         ``format_version``, ``name``, ``created``, ``config`` (nested, with fitted
-        thresholds), ``voxel_size``, ``in_channels``, ``scores``, and more.
+        thresholds), ``voxel_size``, ``in_channels``, ``scores``, and more;
+        ``intensities`` of the training images where the version that wrote it knew
+        them.
 
     Raises
     ------
@@ -148,6 +155,8 @@ def read_model_info(path: str | Path) -> ModelInfo:
         created=str(metadata.get("created", "")),
         architecture=config.model.architecture,
         scores=scores,
+        percentiles=config.data.percentiles,
+        intensities=intensities_from_json(metadata.get("intensities")),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
+from napari_volseg.intensities import Known
 from napari_volseg.planning import TrainPlan
 from napari_volseg.record import Record
 from napari_volseg.runs import (
@@ -102,6 +103,11 @@ class TrainingData:
             self._revision = FIRST_REVISION  # the newest are taken in a moment
         self._volumes = [self._prepare(self.pairs, i) for i in self._learnt_from]
         self.source = self._make_source(self._volumes, record)
+
+    @property
+    def intensities(self) -> Known:
+        """What the images that are learnt from look like."""
+        return tuple(volume.intensities for volume in self._volumes)
 
     def take(self, revision: int, record: Record) -> tuple[str, bool]:
         """Learn from the labels of a revision from now on, and note it in the record.

@@ -51,6 +51,7 @@ def rescue(plan: TrainPlan, failed: Learner, folder: Path) -> Learner:
     if state is not None:
         learner.load(state)
     learner.schedule.rescue = rate / 2
+    learner.intensities = failed.intensities
     record = learner.record
     record.rescues, record.rescued_step = old.rescues + 1, record.step
     record.skipped_in_row, record.n_skipped = 0, old.n_skipped

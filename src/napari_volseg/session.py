@@ -74,6 +74,7 @@ class Session:
         if state is not None:
             self.learner.load(state)
         self.data = TrainingData(plan, pairs, folder, self.learner.record)
+        self.learner.intensities = self.data.intensities
         self._look_at(self.plan)
         self._newest = newest_revision(folder)
         self._refused = 0

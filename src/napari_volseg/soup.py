@@ -67,6 +67,6 @@ def _metadata(model: Model, paths: list[Path]) -> dict[str, object]:
     step = int(paths[-1].stem.removeprefix("step-"))
     metadata = model_metadata(
         model.config, model.pyramid, model.in_channels, model.voxel_size,
-        model.patch_size, step, {},
+        model.patch_size, step, {}, model.intensities,
     )  # fmt: skip
     return {**metadata, "averaged": [path.name for path in paths]}

@@ -24,6 +24,7 @@ __all__ = [
     "intensity_range",
     "normalise",
     "read_annotation",
+    "read_sample",
     "reading",
 ]
 
@@ -247,22 +248,28 @@ def intensity_range(
     DataError
         If a voxel of the sample is NaN or infinite.
     """
-    size = int(np.prod(volume.shape_ZYX))
-    stride_z = max(1, min(volume.shape_ZYX[0], size // max_voxels))
-    if stride_z > 1 and volume.shape_ZYX[0] // stride_z < _FEW_PLANES:
-        parts = _read_tiles(volume, max_voxels)
-    else:
-        stride_yx = max(1, round((size / stride_z / max_voxels) ** 0.5))
-        parts = [
-            volume.read((slice(z, z + 1), slice(None), slice(None)))[
-                :, :, ::stride_yx, ::stride_yx
-            ]
-            for z in range(0, volume.shape_ZYX[0], stride_z)
-        ]
+    parts = read_sample(volume, max_voxels)
     flat = np.concatenate([p.reshape(len(p), -1) for p in parts], axis=1)
     sample = flat.astype(np.float64)
     check_finite(sample, volume.name)
     return np.quantile(sample, quantiles, axis=1).T.astype(np.float32)
+
+
+def read_sample(volume: Volume, max_voxels: int = 2_000_000) -> list[NDArray[Any]]:
+    """Return slices, or small tiles of them, that are spread evenly over a volume.
+
+    Planes where that gives enough of them, else tiles: all in all at most about
+    `max_voxels` voxels, twice as many at worst. Each has the axes CZYX and one slice.
+    """
+    size = int(np.prod(volume.shape_ZYX))
+    depth = volume.shape_ZYX[0]
+    stride = max(1, min(depth, size // max_voxels))
+    if stride > 1 and depth // stride < _FEW_PLANES:
+        return _read_tiles(volume, max_voxels)
+    return [
+        volume.read((slice(z, z + 1), slice(None), slice(None)))
+        for z in range(0, depth, stride)
+    ]
 
 
 def _read_tiles(volume: Volume, max_voxels: int) -> list[NDArray[Any]]:

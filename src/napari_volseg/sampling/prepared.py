@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_volseg.config import Config, TargetsConfig
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size
+from napari_volseg.intensities import Intensities, describe_intensities
 from napari_volseg.io.scratch import new_array
 from napari_volseg.sampling.block_targets import make_targets_by_block
 from napari_volseg.sampling.caching import CachePlan
@@ -51,6 +52,8 @@ class PreparedVolume:
     image_CZYX: ArrayLike
     """As stored; normalised patch by patch."""
     range_C2: NDArray[np.float32]
+    intensities: tuple[Intensities, ...]
+    """What the whole image looks like, channel by channel."""
     targets_CZYX: NDArray[np.uint8]
     valid_CZYX: NDArray[np.bool_]
     margins: Margins
@@ -138,15 +141,18 @@ def prepare_volume(
         )
     if before is not None and before.box == box:
         image, range_C2 = before.image_CZYX, before.range_C2
+        intensities = before.intensities
     else:
         image = _keep_image(volume.image, box, cache, folder)
         range_C2 = intensity_range(volume.image, config.data.percentiles)
+        intensities = describe_intensities(volume.image, range_C2)
     return PreparedVolume(
         name=name,
         box=box,
         voxel_size=volume.image.voxel_size,
         image_CZYX=image,
         range_C2=range_C2,
+        intensities=intensities,
         targets_CZYX=values,
         valid_CZYX=valid,
         margins=_margins(box.shape, patch_size, config.data.pad_size),
