@@ -110,7 +110,9 @@ def test_intensities_unlike_those_learnt_from_are_said_first(
         raise AssertionError("the warning comes too late")
 
     monkeypatch.setattr("napari_volseg.inference.choose_form", refuse)
-    assert next(told(negative, "after")).startswith("em looks like a negative")
+    assert next(told(negative, "after")).startswith(
+        "The image em looks like a negative"
+    )
 
 
 def test_matched_voxels_look_to_the_network_as_those_it_learnt_from(

@@ -128,7 +128,9 @@ def test_the_same_kind_of_image_is_fine(em):
 def test_a_negative_is_called_one(em, nuclei):
     message = compare(255 - em, look(em))
     assert message is not None
-    assert message.startswith("em looks like a negative of what the model learnt from")
+    assert message.startswith(
+        "The image em looks like a negative of what the model learnt from"
+    )
     assert "Invert its values, not just its colormap" in message
     message = compare(255 - nuclei, look(nuclei))
     assert "most of it is bright, and most of the training images dark" in message
@@ -177,7 +179,7 @@ def test_the_channel_that_differs_is_named(em, nuclei):
 
 def test_an_image_of_one_gray_value_is_told(em):
     message = compare(np.full_like(em, 9), look(em))
-    assert message.startswith("em has the same gray value almost everywhere")
+    assert message.startswith("The image em has the same gray value almost everywhere")
 
 
 def test_without_knowledge_nothing_is_read_or_said(em):

@@ -255,9 +255,9 @@ def compare_looks(
     if far <= 1:
         return None
     new, old = look[channel], nearest[channel]
-    what = name
+    what = f"The image {name}"
     if len(look) > 1:
-        what = f"Channel {channel} (of 0 to {len(look) - 1}) of {what}"
+        what = f"Channel {channel} (of 0 to {len(look) - 1}) of {name}"
     if new.is_flat:
         return (
             f"{what} has the same gray value almost everywhere, so there may be "

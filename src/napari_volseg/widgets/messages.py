@@ -38,6 +38,7 @@ class MessageLine(QWidget):
         super().__init__(parent)
         self._icon = QLabel()
         self._text = wrapped_label("")
+        self._text.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._log = QPushButton("Show log")
         self._log.setToolTip("Open the log of the worker process")
         self._log.clicked.connect(self._show_log)

@@ -29,6 +29,7 @@ from napari_volseg.widgets.form import ConfigForm, add_row, narrow_form
 from napari_volseg.widgets.guidance import predicted_words
 from napari_volseg.widgets.job import Job, running_job
 from napari_volseg.widgets.layers import placement
+from napari_volseg.widgets.likeness import LikenessLine
 from napari_volseg.widgets.messages import (
     MessageLine,
     explain,
@@ -92,6 +93,7 @@ class PredictWidget(QWidget):
         self.models = ModelPart()
         self.where = WherePart(self._viewer)
         self.fit = wrapped_label("")
+        self.likeness = LikenessLine()
         self.form = ConfigForm(_SIMPLE, _SECTIONS)
         self.predict = primary_button("Predict")
         self.bar = ProgressLine()
@@ -112,9 +114,8 @@ class PredictWidget(QWidget):
         add_row(rows, "Image", self.image)
         add_row(rows, "Model", self.models, self.models.combo)
         setup.addLayout(rows)
-        choices: tuple[QWidget, ...] = (self.where, self.fit, self.form, self.predict)
-        for part in choices:
-            setup.addWidget(part)
+        for line in (self.where, self.fit, self.likeness, self.form, self.predict):
+            setup.addWidget(line)
         self.running = QWidget()
         running = QHBoxLayout(self.running)
         running.setContentsMargins(0, 0, 0, 0)
@@ -266,12 +267,14 @@ class PredictWidget(QWidget):
         except DataError as error:
             explain(self.predict, "", str(error))
             self.fit.setText(f"{sentence(str(error))}.")
+            self.likeness.clear()
             self.next.setText("What next? Choose an image and a model.")
             return
         explain(self.predict, f"Predict in a process of its own ({PREDICT_KEY})")
         matched = bool(self.form.field(_MATCHING).value())
         words = fit_words(layer, model, is_matched=matched)
         self.fit.setText(f"{words}\n{part_words(parts)}")
+        self.likeness.check(parts[0].volume, model)
         self.next.setText("What next? Press Predict; napari stays free meanwhile.")
 
     def _choose_image(self) -> None:
