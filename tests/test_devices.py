@@ -38,6 +38,21 @@ def test_gpus_are_chosen_by_number_or_by_name(machine, override, gpus):
     assert choose_gpus(config, "cuda") == gpus
 
 
+@pytest.mark.parametrize(
+    ("overrides", "channels_last"),
+    [
+        (["optimization.precision=32"], True),
+        (["optimization.precision=bf16-mixed"], True),
+        (["optimization.precision=bf16-mixed", "model.rsunet_norm=instance"], True),
+        (["optimization.precision=32", "model.rsunet_norm=instance"], False),
+        (["optimization.precision=32", "model.architecture=monai_unet"], False),
+    ],
+)
+def test_gpus_take_the_layout_that_is_faster_there(machine, overrides, channels_last):
+    machine(1)
+    assert choose_compute(_config(*overrides)).channels_last == channels_last
+
+
 def test_no_gpu_asked_for_is_the_processor(machine):
     machine(4)
     config = _config("system.training.num_gpus=0")

@@ -207,12 +207,14 @@ def _no_gpu() -> str:
 def _suits_channels_last(config: Config, device: str, precision: str) -> bool:
     """Return whether steps are faster with the channels of a voxel side by side.
 
-    Instance normalisation undoes what the convolutions gain.
+    Instance normalisation undoes what the convolutions gain, except in half precision
+    on GPUs: there cuDNN takes four times as long for other layouts.
     """
-    if config.model.rsunet_norm == "instance" or device == "mps":
+    if device == "mps":
         return False
-    is_ours = config.model.architecture == "rsunet"
-    return precision != "32" or (device == "cpu" and is_ours)
+    if config.model.rsunet_norm == "instance":
+        return device == "cuda" and precision != "32"
+    return precision != "32" or config.model.architecture == "rsunet"
 
 
 def _best_device(config: Config) -> str:
