@@ -1,7 +1,6 @@
 """Compare the forms of a training step on a GPU.
 
-Usage: python benchmarks/gpu_steps.py [--preset NAME] [--steps N] [--compiled]
-       [KEY=VALUE …]
+Usage: python benchmarks/gpu_steps.py [--preset NAME] [--steps N] [KEY=VALUE …]
 
 Every form does steps of the preset on one random batch that lies on the GPU: number
 formats, layouts, and whether cuDNN searches for its fastest method. Prints a table in
@@ -31,7 +30,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="hydra-lv")
     parser.add_argument("--steps", type=int, default=10, help="of each form")
-    parser.add_argument("--compiled", action="store_true", help="torch.compile too")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     args = parser.parse_args()
     config = load_config(args.preset, ["system.device=cuda", *args.settings])
@@ -42,22 +40,19 @@ def main() -> None:
     image = torch.rand((size, plan.in_channels, *plan.patch_size), device="cuda")
     batch = Batch(image, targets, targets > 0.1)
     print(torch.cuda.get_device_name(), f"PyTorch {torch.__version__}", "\n")
-    print("| format | layout | cuDNN searches | compiled | ms | Mvox/s | GB |")
-    print("|---|---|---|---|---|---|---|")
+    print("| format | layout | cuDNN searches | ms | Mvox/s | GB |")
+    print("|---|---|---|---|---|---|")
     for precision in ("32", "16", "bf16"):
         for channels_last in (False, True):
             for searches in (False, True):
                 compute = Compute("cuda", precision, channels_last)
-                _print(plan, compute, searches, False, batch, args.steps)
-    if args.compiled:
-        _print(plan, Compute("cuda", "bf16", True), False, True, batch, args.steps)
+                _print(plan, compute, searches, batch, args.steps)
 
 
 def _print(
     plan: TrainPlan,
     compute: Compute,
     searches: bool,
-    compiled: bool,
     batch: Batch,
     n_steps: int,
 ) -> None:
@@ -65,8 +60,6 @@ def _print(
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     learner = Learner(replace(plan, compute=compute, micro_batches=1))
-    if compiled:
-        learner.network.compile()
     seconds = []
     for _ in range(3 + n_steps):
         started = time.perf_counter()
@@ -76,9 +69,9 @@ def _print(
     step = median(seconds[3:])
     size = torch.cuda.max_memory_reserved() / 1e9
     layout = "channels last" if compute.channels_last else "contiguous"
-    said = ["yes" if x else "no" for x in (searches, compiled)]
+    said = "yes" if searches else "no"
     print(
-        f"| {compute.precision} | {layout} | {' | '.join(said)} | {1000 * step:.0f} "
+        f"| {compute.precision} | {layout} | {said} | {1000 * step:.0f} "
         f"| {batch.image_BCZYX.numel() / step / 1e6:.1f} | {size:.1f} |",
         flush=True,
     )

@@ -63,7 +63,7 @@ def main() -> None:
         0,
         micro_batches,
         config.system.training.num_workers,
-        pinned=plan.compute.device == "cuda",
+        device=plan.compute.device,
     )
     ready = [move(batch, plan.compute.device) for batch in next(stream)]
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from napari_volseg.intensities import describe_intensities, intensities_to_json
 from napari_volseg.io import open_volume
 from napari_volseg.models import read_model_metadata
 from napari_volseg.networks import build_network, plan_pyramid
-from napari_volseg.volume import Volume, intensity_range
+from napari_volseg.volume import Volume
 
 PATCH = (8, 16, 16)
 
@@ -99,8 +99,8 @@ def test_intensities_unlike_those_learnt_from_are_said_first(
     negative = Volume(255 - cells.image.data, cells.image.voxel_size, "em")
     assert not list(told(negative, "before"))
 
-    ranges = intensity_range(cells.image, load_model(model).config.data.percentiles)
-    known = (describe_intensities(cells.image, ranges),)
+    percentiles = load_model(model).config.data.percentiles
+    known = (describe_intensities(cells.image, percentiles),)
     old = read_model_metadata(model)
     weights = load_model(model).network.state_dict()
     save_model(model, weights, old | {"intensities": intensities_to_json(known)})

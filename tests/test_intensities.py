@@ -30,7 +30,7 @@ NM = (30.0, 8.0, 8.0)
 def look(image):
     """Describe an array or a volume as a network sees it."""
     volume = image if isinstance(image, Volume) else Volume(image, NM, "em")
-    return describe_intensities(volume, intensity_range(volume, MIDDLE))
+    return describe_intensities(volume, MIDDLE)
 
 
 def compare(image, *known, voxel_size=NM):

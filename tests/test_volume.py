@@ -216,3 +216,10 @@ def test_the_range_of_a_huge_volume_comes_from_all_of_its_depth_and_little_of_it
     assert abs(low - 50) < 40
     assert abs(high - 950) < 40
     assert data.largest <= 128**2
+
+
+def test_the_range_of_one_huge_plane_comes_from_little_of_it():
+    data = _Rising()
+    data.shape = (1, 30_000, 20_000)
+    assert (intensity_range(Volume(data), (0.05, 0.95))[0] == 0).all()
+    assert data.largest <= 128**2

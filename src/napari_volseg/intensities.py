@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from napari_volseg.volume import (
     Volume,
     VoxelSize,
-    intensity_range,
     normalise,
     read_sample,
+    sample_range,
 )
 
 __all__ = [
@@ -81,7 +81,7 @@ Known = tuple[tuple[Intensities, ...], ...]
 
 
 def describe_intensities(
-    image: Volume, range_C2: NDArray[np.float32]
+    image: Volume, percentiles: tuple[float, float]
 ) -> tuple[Intensities, ...]:
     """Return what each channel of an image looks like to a network.
 
@@ -92,15 +92,17 @@ def describe_intensities(
     ----------
     image
         May be lazy.
-    range_C2
-        What is mapped to 0 and 1, see `intensity_range`.
+    percentiles
+        The quantiles of the intensity that are mapped to 0 and 1.
 
     Raises
     ------
     DataError
-        If the image cannot be read.
+        If the image cannot be read, or has NaN.
     """
-    parts = [normalise(part, range_C2) for part in read_sample(image)]
+    sample = read_sample(image)
+    range_C2 = sample_range(sample, percentiles, image.name)
+    parts = [normalise(part, range_C2) for part in sample]
     return tuple(
         _describe([part[channel, 0] for part in parts])
         for channel in range(image.n_channels)
@@ -214,7 +216,7 @@ def compare_intensities(
     known = tuple(each for each in known if len(each) == image.n_channels)
     if not known:
         return None
-    look = describe_intensities(image, intensity_range(image, percentiles))
+    look = describe_intensities(image, percentiles)
     ratio = np.divide(image.voxel_size[1:], voxel_size[1:])
     is_fine = bool((np.abs(np.log(ratio)) < log(_SAME_SIZE)).all())
     return compare_looks(image.name, look, known, is_fine=is_fine)

@@ -274,7 +274,7 @@ def _try(
         first,
         range(plan.micro_batches),
         n_threads,
-        pinned=plan.compute.device == "cuda",
+        device=plan.compute.device,
     )
     with closing(stream):  # type: ignore[type-var]  # batches() is a generator
         for step in range(_WARM_UP + steps):

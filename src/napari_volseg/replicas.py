@@ -97,7 +97,7 @@ def assist(
                     learner.step,
                     range(group.rank, plan.micro_batches, group.size),
                     plan.config.system.training.num_workers,
-                    pinned=plan.compute.device == "cuda",
+                    device=plan.compute.device,
                 )
             elif order["do"] == "step" and learner is not None:
                 seeds = (plan.config.system.seed, group.rank)

@@ -95,7 +95,7 @@ class Session:
             self.learner.step,
             range(0, self.plan.micro_batches, self.learner.group.size),
             self.plan.config.system.training.num_workers,
-            pinned=self.plan.compute.device == "cuda",
+            device=self.plan.compute.device,
         )
 
     def learn(self, micro_batches: list[Batch]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -26,6 +26,7 @@ __all__ = [
     "read_annotation",
     "read_sample",
     "reading",
+    "sample_range",
 ]
 
 VoxelSize = tuple[float, float, float]
@@ -248,10 +249,16 @@ def intensity_range(
     DataError
         If a voxel of the sample is NaN or infinite.
     """
-    parts = read_sample(volume, max_voxels)
-    flat = np.concatenate([p.reshape(len(p), -1) for p in parts], axis=1)
+    return sample_range(read_sample(volume, max_voxels), quantiles, volume.name)
+
+
+def sample_range(
+    parts_CZYX: Sequence[NDArray[Any]], quantiles: tuple[float, float], name: str
+) -> NDArray[np.float32]:
+    """Return the intensity range of what `read_sample` gave; see `intensity_range`."""
+    flat = np.concatenate([p.reshape(len(p), -1) for p in parts_CZYX], axis=1)
     sample = flat.astype(np.float64)
-    check_finite(sample, volume.name)
+    check_finite(sample, name)
     return np.quantile(sample, quantiles, axis=1).T.astype(np.float32)
 
 
@@ -263,7 +270,7 @@ def read_sample(volume: Volume, max_voxels: int = 2_000_000) -> list[NDArray[Any
     """
     size = int(np.prod(volume.shape_ZYX))
     depth = volume.shape_ZYX[0]
-    stride = max(1, min(depth, size // max_voxels))
+    stride = max(1, size // max_voxels)
     if stride > 1 and depth // stride < _FEW_PLANES:
         return _read_tiles(volume, max_voxels)
     return [

@@ -16,7 +16,7 @@ from napari_volseg.intensities import (
     intensities_to_json,
 )
 from napari_volseg.sample_data import make_sample
-from napari_volseg.volume import Volume, intensity_range
+from napari_volseg.volume import Volume
 from napari_volseg.widgets.predict import PredictWidget
 
 VOXEL_SIZE = (30.0, 8.0, 8.0)
@@ -35,7 +35,7 @@ def em() -> Any:
 def knowing(add_model: Callable[..., Path], em: Any) -> Path:
     """A model that learnt from the image."""
     volume = Volume(em, VOXEL_SIZE)
-    look = describe_intensities(volume, intensity_range(volume, (0.05, 0.95)))
+    look = describe_intensities(volume, (0.05, 0.95))
     return add_model("knowing", intensities=intensities_to_json((look,)))
 
 

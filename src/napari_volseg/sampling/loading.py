@@ -16,7 +16,7 @@ def batches(
     micro_batches: Sequence[int],
     n_workers: int,
     *,
-    pinned: bool = False,
+    device: str = "cpu",
 ) -> Iterator[list[Batch]]:
     """Yield the micro-batches of each step, prepared ahead by threads.
 
@@ -27,13 +27,14 @@ def batches(
     micro_batches
         Places of the wanted ones among all of a step: everything for one process,
         every n-th for one of n that train together.
-    pinned
-        Give out memory that a GPU fetches by itself, while the step goes on.
+    device
+        Where the batches are needed: for ``cuda`` they lie in page-locked memory, from
+        which copies are faster.
     """
 
     def draw(step: int, micro_batch: int) -> Batch:
         batch = source.batch(step, micro_batch)
-        return batch.pinned() if pinned else batch
+        return batch.pinned() if device == "cuda" else batch
 
     if n_workers == 0:
         step = first_step

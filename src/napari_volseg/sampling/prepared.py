@@ -145,7 +145,7 @@ def prepare_volume(
     else:
         image = _keep_image(volume.image, box, cache, folder)
         range_C2 = intensity_range(volume.image, config.data.percentiles)
-        intensities = describe_intensities(volume.image, range_C2)
+        intensities = describe_intensities(volume.image, config.data.percentiles)
     return PreparedVolume(
         name=name,
         box=box,
