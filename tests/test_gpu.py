@@ -7,6 +7,7 @@ three digits.
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from napari_volseg.automatic import training_cost
 from napari_volseg.batching import try_steps
 from napari_volseg.checkpoint import load_model, model_metadata, save_model
 from napari_volseg.checkpoint_folder import load_checkpoint
@@ -31,6 +33,7 @@ from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.planning import plan_training
 from napari_volseg.runs import Control, TrainingPair
 from napari_volseg.sampling import Batch
+from napari_volseg.speed import measure_speed
 from napari_volseg.training import train
 from napari_volseg.volume import Volume
 
@@ -272,3 +275,28 @@ def test_the_plan_of_a_gpu_takes_bfloat16_where_the_gpu_has_it(make_plan):
     assert plan.compute == replace(
         plan.compute, device="cuda", precision="bf16" if has_bf16 else "16"
     )
+
+
+def test_the_speed_that_is_measured_is_that_of_a_training():
+    config = build_config(
+        {
+            "model": {"filters": [32, 64, 128, 256, 512], "rsunet_norm": "group"},
+            "data": {"patch_size": [32, 128, 128]},
+        }
+    )
+    compute = Compute("cuda", "bf16", channels_last=True)
+    network = build_network(
+        config.model, 1, plan_pyramid(config.model, (1, 1, 1), (32, 128, 128))
+    ).to("cuda", memory_format=torch.channels_last_3d)
+    image = torch.rand((4, 1, 32, 128, 128), device="cuda")
+    image = image.contiguous(memory_format=torch.channels_last_3d)
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = network(image)[0].float().square().mean()
+        loss.backward()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    real = 4 * training_cost(config, (1, 1, 1)) / min(seconds)
+    assert real / 4 < measure_speed(compute) < 4 * real

@@ -20,6 +20,16 @@ def test_a_processor_does_between_a_million_and_a_quadrillion_a_second() -> None
     assert 1e6 < measure_speed(PLAIN) < 1e15
 
 
+@pytest.mark.parametrize(("free", "depth"), [(2, 16), (16, 32)])
+def test_a_gpu_is_measured_with_a_network_that_keeps_it_busy_where_that_fits(
+    monkeypatch: pytest.MonkeyPatch, free: int, depth: int
+) -> None:
+    memory = (free * 2**30, 16 * 2**30)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: memory)
+    assert speed._reference_config("cuda").data.patch_size[0] == depth
+    assert speed._reference_config("cpu").data.patch_size[0] == 16
+
+
 def test_half_precision_is_credited_on_a_processor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -29,7 +39,7 @@ def test_half_precision_is_credited_on_a_processor(
             "data": {"patch_size": [8, 16, 16]},
         }
     )
-    monkeypatch.setattr(speed, "_reference_config", lambda: config)
+    monkeypatch.setattr(speed, "_reference_config", lambda device: config)
 
     def measure(compute: Compute) -> float:
         clock = itertools.count(step=0.5)

@@ -17,15 +17,17 @@ _SECONDS = 1.0
 _CUBIC = (1.0, 1.0, 1.0)
 _HALF_GAIN = 1.8
 """A step in bfloat16 against one in float32, on processors with instructions for it."""
+_ROOM = 4 * 2**30
+"""Bytes that must be free on a GPU for the larger network."""
 
 
 def measure_speed(compute: Compute) -> float:
-    """Return the multiplications a second of training steps of a small RSUNet.
+    """Return the multiplications a second of training steps of an RSUNet.
 
     A processor is measured in float32, whose kernels cannot crash, and credited
     with what half precision gains.
     """
-    config = _reference_config()
+    config = _reference_config(compute.device)
     cost = training_cost(config, _CUBIC)
     pyramid = plan_pyramid(config.model, _CUBIC, config.data.patch_size)
     network = build_network(config.model, 1, pyramid).to(compute.device)
@@ -55,11 +57,17 @@ def measure_speed(compute: Compute) -> float:
     return speed * gain
 
 
-def _reference_config() -> Config:
-    """Return the network whose steps are timed."""
+def _reference_config(device: str) -> Config:
+    """Return the network whose steps are timed; they take about 1.5 GB on a GPU.
+
+    A GPU would spend most of the time of a small one waiting to be told what is next.
+    """
+    is_large = device == "cuda" and torch.cuda.mem_get_info()[0] > _ROOM
+    filters = [32, 64, 128, 256] if is_large else [16, 32, 64]
+    patch_size = [32, 96, 96] if is_large else [16, 32, 32]
     return build_config(
         {
-            "model": {"filters": [16, 32, 64], "rsunet_norm": "group"},
-            "data": {"patch_size": [16, 32, 32]},
+            "model": {"filters": filters, "rsunet_norm": "group"},
+            "data": {"patch_size": patch_size},
         }
     )

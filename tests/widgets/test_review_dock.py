@@ -289,6 +289,51 @@ def test_a_box_is_segmented_again(dock: ReviewWidget, layer: Any, qtbot: Any) ->
     assert (layer.data == before).all()
 
 
+def drag_box(dock: ReviewWidget, viewer: Any, corners: list[Any], qtbot: Any) -> None:
+    """Draw a rectangle as napari does at the end of a drag."""
+    click(dock.reshape.box, qtbot)
+    outline = np.array(corners, float)
+    viewer.layers["volseg: box"].add(outline, shape_type="rectangle")
+    qtbot.waitUntil(lambda: "volseg: box" not in viewer.layers, timeout=9_000)
+    settle(dock, qtbot)
+
+
+def test_a_drawn_box_finds_what_was_missed(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    dock.table.choose([2, 4])
+    dock._tidy()
+    press(dock, "delete", qtbot)
+    assert ids(dock) == [1, 3]
+    before = layer.data.copy()
+    dock.reshape.margin.setValue(4)
+    # Slices 1 to 9: instance 1 lies in it as a whole, 3 reaches out.
+    corners = [[5, 2, 2], [5, 2, 56], [5, 27, 56], [5, 27, 2]]
+    drag_box(dock, viewer, corners, qtbot)
+    labels = make_instances()
+    assert layer.data[5, 8, 8] == layer.data[5, 8, 16] == 1
+    assert len(np.unique(layer.data[(labels == 4)])) == 1
+    assert layer.data[5, 8, 50] not in (0, 1, 3)
+    assert (layer.data == before)[before == 3].all()
+    assert not dock.reshape.box.isChecked()
+    assert viewer.layers.selection.active.name == layer.name
+    press(dock, "undo", qtbot)
+    assert (layer.data == before).all()
+
+
+def test_a_box_that_cannot_be_segmented_says_why(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any, monkeypatch: Any
+) -> None:
+    before = layer.data.copy()
+    beside = [[5, 50, 2], [5, 50, 9], [5, 60, 9], [5, 60, 2]]
+    drag_box(dock, viewer, beside, qtbot)
+    assert "outside the labels" in dock.message.text()
+    monkeypatch.setattr("napari_volseg.widgets.reviewing._MOST_VOXELS", 100)
+    drag_box(dock, viewer, [[5, 2, 2], [5, 2, 9], [5, 9, 9], [5, 9, 2]], qtbot)
+    assert "draw a smaller one" in dock.message.text()
+    assert (layer.data == before).all()
+
+
 def test_painting_is_noted_and_outlives_undo(
     dock: ReviewWidget, layer: Any, qtbot: Any
 ) -> None:

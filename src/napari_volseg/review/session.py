@@ -96,6 +96,14 @@ class Review:
         """Return a box that holds several instances."""
         return _around(list(self.boxes(ids).values()))
 
+    def ids_within(self, box: Box) -> list[int]:
+        """Return the instances that lie in a box as a whole."""
+        starts = np.stack([self.table[f"{axis}_start"] for axis in "zyx"], axis=1)
+        stops = np.stack([self.table[f"{axis}_stop"] for axis in "zyx"], axis=1)
+        is_near = (starts < box.stop).all(axis=1) & (stops > box.start).all(axis=1)
+        near = {int(i) for i in self.table["index"][is_near]} | set(self.pending)
+        return sorted(i for i in near if box.contains(self.box(i)))
+
     def status(self, label: int) -> Status:
         """Return what was said of an instance."""
         found = self.marks.get(label)

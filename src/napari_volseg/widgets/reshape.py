@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QDoubleSpinBox,
@@ -13,6 +15,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_volseg.widgets.drawing import DrawButton
 from napari_volseg.widgets.fields import ignore_stray_wheel
 from napari_volseg.widgets.form import add_row, narrow_form
 from napari_volseg.widgets.messages import explain
@@ -35,7 +38,7 @@ class ReshapePanel(QWidget):
     """grow, shrink or fill."""
     segment_asked = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.threshold = QDoubleSpinBox()
         self.threshold.setRange(0.01, 0.99)
@@ -45,8 +48,8 @@ class ReshapePanel(QWidget):
         self.reach = _voxels(8, "How many voxels an instance may grow at once")
         self.margin = _voxels(
             8,
-            "How far around the chosen instances the box reaches in which all free "
-            "voxels are segmented again",
+            "How far the box reaches beyond the chosen instances, or beyond the slice "
+            "in which a box is drawn",
         )
         self.buttons = {
             name: QPushButton(name.capitalize()) for name in ("grow", "shrink", "fill")
@@ -54,8 +57,14 @@ class ReshapePanel(QWidget):
         for name, button in self.buttons.items():
             button.clicked.connect(lambda _=False, name=name: self.asked.emit(name))
         self.thresholds = ThresholdPanel()
-        self.segment = QPushButton("Segment again")
+        self.segment = QPushButton("Chosen ones")
         self.segment.clicked.connect(self.segment_asked)
+        self.box = DrawButton(
+            "Box…",
+            viewer,
+            "add_rectangle",
+            "Drag a rectangle around what is to be segmented again.",
+        )
         ignore_stray_wheel(self.threshold)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -84,13 +93,25 @@ class ReshapePanel(QWidget):
         add_row(rows, "Margin", self.margin)
         inner.addLayout(rows)
         inner.addWidget(self.thresholds)
-        inner.addWidget(self.segment)
+        line = QHBoxLayout()
+        line.addWidget(self.segment)
+        line.addWidget(self.box)
+        inner.addLayout(line)
         return _folded(
             "Segment again", "Make instances of a box with other thresholds", page
         )
 
-    def tidy(self, because: str, *, has_maps: bool) -> None:
-        """Enable the buttons, or say why not."""
+    def tidy(self, wait: str, n: int, *, has_maps: bool) -> None:
+        """Enable the buttons, or say why not.
+
+        Parameters
+        ----------
+        wait
+            Why nothing can be done now, empty otherwise.
+        n
+            How many instances are chosen.
+        """
+        because = wait or "Choose an instance in the table, or click it" * (n == 0)
         for name, button in self.buttons.items():
             needs = name != "fill" and not has_maps
             explain(button, _TIPS[name], because or _NO_MAPS * needs)
@@ -98,6 +119,12 @@ class ReshapePanel(QWidget):
             self.segment,
             "Replace the chosen instances by what these thresholds make of the maps",
             because or _NO_MAPS * (not has_maps),
+        )
+        explain(
+            self.box,
+            "Draw a box: what lies in it as a whole is replaced by what these "
+            "thresholds make of the maps, what reaches out of it stays",
+            wait or _NO_MAPS * (not has_maps),
         )
 
 

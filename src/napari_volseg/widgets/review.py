@@ -11,13 +11,14 @@ import numpy as np
 from napari.layers import Labels
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
+from napari_volseg.errors import DataError
 from napari_volseg.review import Helper, History
 from napari_volseg.widgets.combos import LayerCombo
 from napari_volseg.widgets.corrections import train_on_corrections
+from napari_volseg.widgets.drawing import DrawButton, box_around, ids_inside
 from napari_volseg.widgets.form import add_row, narrow_form
 from napari_volseg.widgets.instancetable import InstanceTable
 from napari_volseg.widgets.keys import Keys
-from napari_volseg.widgets.lasso import Lasso
 from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.messages import (
     MessageLine,
@@ -93,8 +94,13 @@ class ReviewWidget(QWidget):
         self.alone.setToolTip("Hide all other instances in the viewer")
         self.buttons = ReviewButtons()
         self.splitter = Splitter(self._viewer, self._keys, self)
-        self.lasso = Lasso(self._viewer)
-        self.reshape = ReshapePanel()
+        self.lasso = DrawButton(
+            "Lasso",
+            self._viewer,
+            "add_polygon_lasso",
+            "Draw around the instances: drag, or click twice.",
+        )
+        self.reshape = ReshapePanel(self._viewer)
         self.files = ExportRow()
         self.train = primary_button("Train on corrections")
         self.starter = Starter(self._viewer, self._helper, self)
@@ -148,10 +154,11 @@ class ReviewWidget(QWidget):
         self.filter.changed.connect(self._list)
         self.alone.toggled.connect(self._show_alone)
         self.buttons.pressed.connect(lambda name: self._actions[name]())
-        self.lasso.clicked.connect(self._draw_around)
-        self.lasso.chosen.connect(self.table.choose)
-        self.lasso.chosen.connect(self._tidy)
-        self.lasso.told.connect(self.message.show_text)
+        for button in (self.lasso, self.reshape.box):
+            button.clicked.connect(partial(self._draw, button))
+            button.told.connect(self.message.show_text)
+        self.lasso.drawn.connect(self._choose_inside)
+        self.reshape.box.drawn.connect(self._segment_box)
         self.splitter.ready.connect(self._split_with)
         self.splitter.told.connect(self.message.show_text)
         self.splitter.changed.connect(self._tidy)
@@ -207,6 +214,7 @@ class ReviewWidget(QWidget):
             return
         self.splitter.cancel()
         self.lasso.cancel()
+        self.reshape.box.cancel()
         self._keys.unbind()
         self._stroke_keys.unbind()
         if self._pick in reviewing.layer.mouse_drag_callbacks:
@@ -329,6 +337,18 @@ class ReviewWidget(QWidget):
                 ids, self.reshape.margin.value(), self.reshape.thresholds.value()
             )
 
+    def _segment_box(self, corners_N3: Any) -> None:
+        reviewing = self._reviewing
+        if reviewing is None:
+            return
+        depth, shape = self.reshape.margin.value(), reviewing.layer.data.shape
+        try:
+            box = box_around(corners_N3, depth, shape)
+        except DataError as error:
+            self.message.show_error(str(error))
+            return
+        reviewing.segment_box(box, self.reshape.thresholds.value())
+
     def _write_table(self, path: str) -> None:
         if self._reviewing is not None:
             say = self.message.show_text, self.message.show_error
@@ -346,11 +366,16 @@ class ReviewWidget(QWidget):
             say = self.message.show_text, self.message.show_error
             train_on_corrections(self._viewer, self._reviewing, self._helper, *say)
 
-    def _draw_around(self, is_down: bool) -> None:
+    def _draw(self, button: DrawButton, is_down: bool) -> None:
         if is_down and self._reviewing is not None:
-            self.lasso.begin(self._reviewing.layer)
+            button.begin(self._reviewing.layer)
         else:
-            self.lasso.cancel()
+            button.cancel()
+
+    def _choose_inside(self, corners_N3: Any) -> None:
+        if self._reviewing is not None:
+            self.table.choose(ids_inside(self._reviewing.layer.data, corners_N3))
+            self._tidy()
 
     def _show_alone(self, is_alone: bool) -> None:
         if self._reviewing is not None:
@@ -371,11 +396,10 @@ class ReviewWidget(QWidget):
         wait = "Press Review first" * (reviewing is None)
         if reviewing is not None and reviewing.busy:
             wait = f"Wait: {reviewing.busy} is at work"
-        one = "Choose an instance in the table, or click it" * (n == 0)
         history = History() if reviewing is None else reviewing.review.history
         self.buttons.tidy(n, wait, history, is_splitting=self.splitter.is_active)
         has_maps = reviewing is not None and reviewing.maps is not None
-        self.reshape.tidy(wait or one, has_maps=has_maps)
+        self.reshape.tidy(wait, n, has_maps=has_maps)
         self.files.tidy(
             n,
             wait,

@@ -36,6 +36,8 @@ from napari_volseg.widgets.threads import in_thread
 __all__ = ["Reviewing"]
 
 _SETTLE_MS = 60
+_MOST_VOXELS = 64_000_000
+"""Of a box that is segmented again: its maps are copied to the helper process."""
 _reviews: weakref.WeakKeyDictionary[Labels, Opened] = weakref.WeakKeyDictionary()
 """Reviews of layers that still exist, so that a dock finds them again."""
 
@@ -204,6 +206,24 @@ class Reviewing(QObject):
             self.failed.emit(str(error))
             return
         box = box.grow((margin,) * 3, self.review.labels_ZYX.shape)
+        self._segment(box, ids, config)
+
+    def segment_box(self, box: Box, config: InstancesConfig) -> None:
+        """Replace what lies in a box as a whole by what other thresholds make of it.
+
+        Instances that reach out of the box stay as they are.
+        """
+        if box.size > _MOST_VOXELS:
+            self.failed.emit(
+                f"the box holds {box.size / 1e6:,.0f} million voxels, and at most "
+                f"{_MOST_VOXELS / 1e6:,.0f} million can be segmented at once here: "
+                "draw a smaller one, or move the thresholds in the Inspect dock and "
+                "apply them to the prediction"
+            )
+            return
+        self._segment(box, self.review.ids_within(box), config)
+
+    def _segment(self, box: Box, ids: Sequence[int], config: InstancesConfig) -> None:
         before = self.review.labels_ZYX[box.slices].copy()
         owners = [label for label in ids if (before == label).any()]
         first = self.review.first_free

@@ -1,7 +1,8 @@
-"""Choose several instances by a line drawn around them."""
+"""Let the user draw one outline in the viewer, and say what it holds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,41 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QPushButton, QWidget
 from skimage.draw import polygon
 
+from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.layers import METADATA_KEY, placement, plain
 
-__all__ = ["LASSO_NAME", "Lasso", "ids_inside"]
-
-LASSO_NAME = "volseg: lasso"
+__all__ = ["DrawButton", "box_around", "ids_inside"]
 
 
-class Lasso(QPushButton):
-    """A button; while it is down, the next outline in the viewer chooses."""
+class DrawButton(QPushButton):
+    """A button; while it is down, the next outline in the viewer is taken.
 
-    chosen = Signal(object)
-    """The instances inside the outline."""
+    Parameters
+    ----------
+    mode
+        napari's mode of a Shapes layer: what is drawn.
+    hint
+        How to draw, in a sentence.
+    """
+
+    drawn = Signal(object)
+    """The corners of the outline, (N, 3) in voxels of the labels."""
     told = Signal(str)
 
-    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
-        super().__init__("Lasso", parent)
+    def __init__(
+        self,
+        text: str,
+        viewer: Any,
+        mode: str,
+        hint: str,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(text, parent)
         self.setCheckable(True)
+        self._name = f"volseg: {text.lower().rstrip('…')}"
+        self._mode, self._hint = mode, hint
         self._viewer = viewer
         self._labels: Labels | None = None
         self._layer: Any = None
@@ -36,26 +54,26 @@ class Lasso(QPushButton):
         self._connections.add(viewer.layers.events.removed, self._look)
 
     def begin(self, labels: Labels) -> None:
-        """Let the user draw around instances of a layer."""
+        """Let the user draw on a layer."""
         self._labels = labels
         self._layer = plain(
             self._viewer.add_shapes(
                 ndim=3,
-                name=LASSO_NAME,
+                name=self._name,
                 edge_color="white",
                 edge_width=1,
                 face_color="transparent",
-                metadata={METADATA_KEY: {"role": "lasso", "helper": True}},
+                metadata={METADATA_KEY: {"role": "drawing", "helper": True}},
                 **placement(labels).layer_options(),
             )
         )
-        self._layer.mode = "add_polygon_lasso"
+        self._layer.mode = self._mode
         self._connections.add(self._layer.events.data, self._notice)
         self.setChecked(True)
-        self.told.emit("Draw around the instances: drag, or click twice.")
+        self.told.emit(self._hint)
 
     def cancel(self) -> None:
-        """Take the outline away and choose nothing."""
+        """Take the outline away without a word."""
         layer, labels = self._layer, self._labels
         self._layer = self._labels = None
         self.setChecked(False)
@@ -70,12 +88,12 @@ class Lasso(QPushButton):
             QTimer.singleShot(0, self._finish)
 
     def _finish(self) -> None:
-        layer, labels = self._layer, self._labels
-        if layer is None or labels is None or not len(layer.data):
+        layer = self._layer
+        if layer is None or not len(layer.data):
             return
         corners = np.asarray(layer.data[-1], float)
         self.cancel()
-        self.chosen.emit(ids_inside(labels.data, corners))
+        self.drawn.emit(corners)
 
     def _look(self, event: Any) -> None:
         """Notice that the user took the layer away."""
@@ -88,8 +106,7 @@ def ids_inside(
     labels_ZYX: NDArray[np.integer[Any]], corners_N3: NDArray[np.float64]
 ) -> list[int]:
     """Return the instances that an outline in one slice holds, even in part."""
-    axis = int(np.argmin(np.ptp(corners_N3, axis=0)))
-    index = round(float(corners_N3[:, axis].mean()))
+    axis, index = _slice_of(corners_N3)
     if not 0 <= index < labels_ZYX.shape[axis]:
         return []
     plane = np.moveaxis(labels_ZYX, axis, 0)[index]
@@ -97,3 +114,36 @@ def ids_inside(
     inside = polygon(rows, columns, plane.shape)  # type: ignore[no-untyped-call]
     found = np.unique(plane[inside])
     return [int(i) for i in found if i]
+
+
+def box_around(
+    corners_N3: NDArray[np.float64], depth: int, shape_ZYX: Sequence[int]
+) -> Box:
+    """Return the box around an outline in one slice and the slices near it.
+
+    Parameters
+    ----------
+    depth
+        How many slices before and after the outline's own.
+
+    Raises
+    ------
+    DataError
+        If nothing of the volume lies in it.
+    """
+    axis, index = _slice_of(corners_N3)
+    start = np.rint(corners_N3.min(axis=0)).astype(int)
+    stop = np.rint(corners_N3.max(axis=0)).astype(int) + 1
+    start[axis], stop[axis] = index - depth, index + depth + 1
+    start = np.maximum(start, 0)
+    stop = np.minimum(stop, shape_ZYX)
+    if (start >= stop).any():
+        raise DataError("the box lies outside the labels: draw it over them")
+    (z, y, x), (z_stop, y_stop, x_stop) = start.tolist(), stop.tolist()
+    return Box((z, y, x), (z_stop, y_stop, x_stop))
+
+
+def _slice_of(corners_N3: NDArray[np.float64]) -> tuple[int, int]:
+    """Return the axis across a flat outline, and which slice along it holds it."""
+    axis = int(np.argmin(np.ptp(corners_N3, axis=0)))
+    return axis, round(float(corners_N3[:, axis].mean()))
