@@ -3,8 +3,11 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 
 from napari_volseg.devices import Compute
+from napari_volseg.networks import build_network
 from napari_volseg.planning import plan_training
 from napari_volseg.probing import run_probe, trusted_compute
 from napari_volseg.runs import TrainingPair
@@ -73,15 +76,42 @@ def test_float32_needs_no_probe(plan, probes, tiny_config, cells):
     assert asked == []
 
 
-def test_the_probe_does_a_step_of_the_network_it_is_given(plan, monkeypatch):
+@pytest.fixture
+def spec(plan, monkeypatch):
+    """Return what the throw-away process is given."""
     texts = []
 
     def run(command, *, input, **kwargs):  # noqa: A002
-        texts.append(input)
+        texts.append(input.decode())
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", run)
     trusted_compute(plan)
+    return texts[0]
+
+
+def _code(spec):
     with pytest.raises(SystemExit) as ended:
-        run_probe(texts[0].decode())
-    assert ended.value.code == 0
+        run_probe(spec)
+    return ended.value.code
+
+
+def test_the_probe_does_a_step_of_the_network_it_is_given(spec):
+    assert _code(spec) == 0
+
+
+def test_a_format_with_wrong_gradients_does_not_pass(spec, monkeypatch):
+    class Wrong(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            sign = -1 if torch.is_autocast_enabled("cpu") else 1
+            return tuple(sign * logits for logits in self.network(x))
+
+    monkeypatch.setattr(
+        "napari_volseg.probing.build_network",
+        lambda *args: Wrong(build_network(*args)),
+    )
+    assert _code(spec) == 1

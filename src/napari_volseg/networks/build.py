@@ -10,6 +10,7 @@ from napari_volseg.config import ModelConfig
 from napari_volseg.networks.pyramid import Pyramid
 from napari_volseg.networks.resizing import Binned
 from napari_volseg.networks.rsunet import RSUNet
+from napari_volseg.networks.small_maps import guard_small_maps
 from napari_volseg.networks.stages import StageOptions
 
 __all__ = ["N_MAPS", "build_network"]
@@ -27,6 +28,7 @@ def build_network(model: ModelConfig, in_channels: int, pyramid: Pyramid) -> nn.
     """
     unbinned = replace(pyramid, binning=(1, 1, 1))
     network = _build_unbinned(model, in_channels, unbinned)
+    guard_small_maps(network)
     if pyramid == unbinned:
         return network
     return Binned(network, pyramid.binning)
