@@ -198,6 +198,7 @@ def test_a_scheduler_that_goes_away_is_said_and_blocks_are_kept(
     run, serial, cluster, monkeypatch
 ):
     monkeypatch.setattr(spreading, "_LOST_SECONDS", 1.0)
+    monkeypatch.setattr(spreading, "_WAIT_SECONDS", 5.0)
     folder, events = run(cluster.address)
     next(event for event in events if isinstance(event, Progress) and event.ready)
     cluster.kill()  # and its workers with it
@@ -235,15 +236,41 @@ def test_what_is_no_scheduler_is_said(run, scheduler, message, monkeypatch):
     st.integers(1, 30),
     st.randoms(),
 )
-def test_tasks_hold_every_block_once(counts, tile, n_tasks, random):
+def test_tasks_hold_every_block_once(counts, tile, n_workers, random):
     grid = BlockGrid(counts, (1, 1, 1))
     tiles = grid.tiles(tile)
     tiles = [[i for i in t if random.random() < 0.8] for t in tiles]  # the rest is done
     tiles = [t for t in tiles if t]
 
-    tasks = list(split_tiles(tiles, grid, n_tasks))
+    tasks = list(split_tiles(tiles, grid, n_workers, lambda a, b: b - a + 1))
 
     assert sorted(i for t in tasks for i in t) == sorted(i for t in tiles for i in t)
     assert all(tasks)
-    possible = sum(len({i // (counts[1] * counts[2]) for i in t}) for t in tiles)
-    assert len(tasks) >= min(n_tasks, possible) * 0.5 or not tiles
+
+
+@pytest.mark.parametrize(
+    ("n_workers", "shared", "n_tasks"),
+    [
+        (1, 1, 1),  # alone, every cut is lost work
+        (2, 1, 2),
+        (3, 0, 3),
+        (4, 0, 3),  # one of four would have two levels all the same
+        (16, 1, 6),  # there are no more levels than these
+    ],
+)
+def test_a_column_is_cut_where_workers_end_sooner(n_workers, shared, n_tasks):
+    grid = BlockGrid((6, 1, 1), (1, 1, 1))
+    tiles = grid.tiles((1, 1))
+
+    tasks = list(split_tiles(tiles, grid, n_workers, lambda a, b: b - a + shared))
+
+    assert len(tasks) == n_tasks
+
+
+def test_columns_that_do_not_share_out_evenly_are_cut():
+    grid = BlockGrid((6, 2, 1), (1, 1, 1))
+    tiles = grid.tiles((1, 1))
+
+    tasks = list(split_tiles(tiles, grid, 3, lambda a, b: b - a))
+
+    assert len(tasks) == 6  # 4 of 12 levels for each of three

@@ -246,7 +246,7 @@ def _spread(
 
     before, n_before, known = clock.done, clock.n_finished, -1
     due = sum(map(len, tiles))
-    steps = spread_blocks(job.folder, tiles, job.grid, scheduler, device)
+    steps = spread_blocks(job, tiles, scheduler, device)
     with closing(steps):
         for finished, n_workers in steps:
             if n_workers != known:

@@ -8,20 +8,23 @@ kept, whatever goes away.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_volseg.blocks import BlockGrid, Ledger
+from napari_volseg.allocator import keep_freed_memory
+from napari_volseg.blocks import BlockGrid
 from napari_volseg.errors import DataError
 from napari_volseg.io import write_text
-from napari_volseg.mapping import BLOCKS, predict_blocks
+from napari_volseg.mapping import BLOCKS, MapJob, predict_blocks
+from napari_volseg.windows import count_touching
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -41,20 +44,23 @@ SpreadStep = tuple[tuple[int, ...], int]
 """Blocks that were finished since the last step, and how many workers there are."""
 
 
+class _LostError(Exception):
+    """A task is gone, as when the scheduler is."""
+
+
 def spread_blocks(
-    folder: Path,
+    job: MapJob,
     tiles: Sequence[Sequence[int]],
-    grid: BlockGrid,
     scheduler: str,
     device: str = "auto",
 ) -> Generator[SpreadStep]:
-    """Predict blocks of a prepared job folder on the workers of a scheduler.
+    """Predict blocks of a prepared job on the workers of a scheduler.
 
     Parameters
     ----------
-    folder
-        The job folder; all workers must see it under the same name, as well as model
-        and image.
+    job
+        All workers must see its folder under the same name, as well as model and
+        image.
     tiles
         Blocks that are best predicted together; columns are divided where there are
         fewer of them than workers can do with.
@@ -75,38 +81,38 @@ def spread_blocks(
         Finished blocks are kept.
     """
     check_scheduler(scheduler)
-    ledger = Ledger(folder / BLOCKS)
-    known = ledger.finished()
-    turn = folder / BLOCKS / _TURN
+    known = job.ledger.finished()
+    turn = job.folder / BLOCKS / _TURN
     token = secrets.token_hex(8)
     with _connected(scheduler) as client:
         n_workers = max(1, len(_workers(client)))
-        tasks = iter(split_tiles(tiles, grid, _TASKS_PER_WORKER * n_workers))
+        tasks = iter(split_tiles(tiles, job.grid, n_workers, _depth_cost(job)))
         running: dict[Future, Sequence[int]] = {}
         write_text(turn, token)
         next_look = 0.0
         has_more = True
         try:
             while has_more or running:
-                workers = _workers(client)
-                # Few at a time: a scheduler slows down under many thousands of tasks.
-                while has_more and len(running) < 2 * max(1, len(workers)):
-                    task = next(tasks, None)
-                    has_more = task is not None
-                    if task is not None:
-                        running[_submit(client, folder, task, device, token)] = task
-                for future in [f for f in running if f.done()]:
-                    _check(future, scheduler, folder)
-                    del running[future]
-                _check_connection(client, scheduler, folder)
+                with _said_when_lost(client, scheduler, job):
+                    workers = _workers(client)
+                    # Few at a time: thousands of tasks slow a scheduler down.
+                    while has_more and len(running) < 2 * max(1, len(workers)):
+                        task = next(tasks, None)
+                        has_more = task is not None
+                        if task is not None:
+                            future = _submit(client, job.folder, task, device, token)
+                            running[future] = task
+                    for future in [f for f in running if f.done()]:
+                        _check(future, scheduler)
+                        del running[future]
                 fresh: tuple[int, ...] = ()
                 if time.monotonic() >= next_look:
                     next_look = time.monotonic() + _LOOK_SECONDS
-                    fresh = tuple(sorted(ledger.finished() - known))
+                    fresh = tuple(sorted(job.ledger.finished() - known))
                     known.update(fresh)
                 yield fresh, len(workers)
                 time.sleep(_POLL_SECONDS)
-            yield tuple(sorted(ledger.finished() - known)), len(_workers(client))
+            yield tuple(sorted(job.ledger.finished() - known)), len(workers)
         finally:
             with suppress(OSError):
                 turn.unlink()  # workers that go on by themselves stop here
@@ -115,19 +121,56 @@ def spread_blocks(
 
 
 def split_tiles(
-    tiles: Sequence[Sequence[int]], grid: BlockGrid, n_tasks: int
+    tiles: Sequence[Sequence[int]],
+    grid: BlockGrid,
+    n_workers: int,
+    cost: Callable[[int, int], int],
 ) -> Iterator[list[int]]:
-    """Divide columns of blocks along z, so that there are about `n_tasks` or more."""
+    """Divide columns of blocks along z where that lets equal workers end sooner.
+
+    Windows across a cut are computed on both sides of it.
+
+    Parameters
+    ----------
+    cost
+        Work of the levels of blocks from the first up to before the second.
+    """
     if not tiles:
         return
+    n_parts = _choose_parts(len(tiles), grid.counts[0], n_workers, cost)
     levels_of_block = grid.counts[1] * grid.counts[2]
-    n_parts = -(-n_tasks // len(tiles))
     for tile in tiles:
         levels = sorted({i // levels_of_block for i in tile})
-        n = min(n_parts, len(levels))
-        for k in range(n):
-            part = set(levels[k * len(levels) // n : (k + 1) * len(levels) // n])
+        for part in map(set, _parts(levels, n_parts)):
             yield [i for i in tile if i // levels_of_block in part]
+
+
+def _choose_parts(
+    n_tiles: int, n_levels: int, n_workers: int, cost: Callable[[int, int], int]
+) -> int:
+    """Return into how many parts columns are divided for the earliest end."""
+
+    def end(n_parts: int) -> int:
+        parts = _parts(range(n_levels), n_parts)
+        costs = [cost(part[0], part[-1] + 1) for part in parts] * n_tiles
+        loads = [0] * n_workers
+        for one in sorted(costs, reverse=True):
+            heapq.heapreplace(loads, loads[0] + one)
+        return max(loads)
+
+    most = max(1, _TASKS_PER_WORKER * n_workers // n_tiles)
+    return min(range(1, min(most, n_levels) + 1), key=end)
+
+
+def _parts(levels: Sequence[int], n_parts: int) -> list[Sequence[int]]:
+    n = min(n_parts, len(levels))
+    return [levels[k * len(levels) // n : (k + 1) * len(levels) // n] for k in range(n)]
+
+
+def _depth_cost(job: MapJob) -> Callable[[int, int], int]:
+    """Return what says how many windows levels of blocks take along z."""
+    starts, depth, edge = job.plan().starts[0], job.window[0], job.grid.block[0]
+    return lambda first, stop: count_touching(starts, depth, first * edge, stop * edge)
 
 
 def _submit(
@@ -150,6 +193,7 @@ def _work(
     import torch
     from distributed import get_worker
 
+    keep_freed_memory()  # dask asks its workers to give all back at once
     host = str(get_worker().address).rpartition(":")[0]
     torch.set_num_threads(max(1, _processors() // hosts.get(host, 1)))
     turn = Path(folder) / BLOCKS / _TURN
@@ -176,17 +220,17 @@ def _processors() -> int:
 
 def _workers(client: Client) -> list[str]:
     """Return the addresses of the workers, as last heard."""
-    return list(client.scheduler_info(n_workers=-1)["workers"])
+    return list(client.scheduler_info(n_workers=-1).get("workers", ()))
 
 
-def _check(future: Future, scheduler: str, folder: Path) -> None:
+def _check(future: Future, scheduler: str) -> None:
     """Raise what made a task fail."""
     from distributed import KilledWorker
 
     if future.status == "finished":
         return
-    if future.status != "error":  # cancelled or lost, with the scheduler
-        raise _lost(scheduler, folder)
+    if future.status != "error":
+        raise _LostError(future.status)
     error = future.exception()
     if isinstance(error, KilledWorker):
         raise DataError(
@@ -203,17 +247,29 @@ def _check(future: Future, scheduler: str, folder: Path) -> None:
     raise error
 
 
-def _check_connection(client: Client, scheduler: str, folder: Path) -> None:
-    if client.status not in ("running", "connecting"):
-        raise _lost(scheduler, folder)
+@contextmanager
+def _said_when_lost(client: Client, scheduler: str, job: MapJob) -> Iterator[None]:
+    """Raise DataError when the scheduler is gone, whatever the client makes of it."""
+    cause: Exception | None = None
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        # The connection is lost in another thread, in the middle of anything.
+        if _is_connected(client) and not isinstance(error, _LostError):
+            raise
+        cause = error
+    if cause or not _is_connected(client):
+        n = len(job.ledger.finished())
+        raise DataError(
+            f"the scheduler {scheduler} went away: {n} finished blocks are kept, start "
+            "it again and resume the prediction (--resume)"
+        ) from cause
 
 
-def _lost(scheduler: str, folder: Path) -> DataError:
-    n = len(Ledger(folder / BLOCKS).finished())
-    return DataError(
-        f"the scheduler {scheduler} went away: {n} finished blocks are kept, start it "
-        "again and resume the prediction (--resume)"
-    )
+def _is_connected(client: Client) -> bool:
+    return client.status in ("running", "connecting")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from napari_volseg.allocator import keep_freed_memory
 from napari_volseg.cli import (
     bench,
     check,
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # else: beside a busy program, training was measured 3 to 4 times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+    keep_freed_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["demo"]:
         return _guarded(lambda: _demo(arguments[1:]))
