@@ -16,6 +16,7 @@ from statistics import median
 
 import torch
 
+from napari_volseg.allocator import keep_freed_memory
 from napari_volseg.config import load_config
 from napari_volseg.devices import Compute
 from napari_volseg.learner import Learner
@@ -27,6 +28,7 @@ from napari_volseg.sampling import Batch
 
 
 def main() -> None:
+    keep_freed_memory()  # as every process of volseg does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="hydra-lv")
     parser.add_argument("--steps", type=int, default=10, help="of each form")

@@ -18,6 +18,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from napari_volseg.allocator import keep_freed_memory
 from napari_volseg.config import ModelConfig
 from napari_volseg.devices import Compute
 from napari_volseg.forms import Form, build_pass
@@ -28,6 +29,7 @@ WIDTHS = ((12, 24, 48, 96), (16, 32, 64, 128), (24, 48, 96, 192))
 
 
 def main() -> None:
+    keep_freed_memory()  # as every process of volseg does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--patch", type=int, nargs=3, default=(16, 64, 64))

@@ -16,6 +16,7 @@ from statistics import median
 
 import torch
 
+from napari_volseg.allocator import keep_freed_memory
 from napari_volseg.config import LOSS_TERMS, ModelConfig, build_config
 from napari_volseg.losses import build_loss
 from napari_volseg.sample_data import make_sample
@@ -23,6 +24,7 @@ from napari_volseg.targets import make_targets
 
 
 def main() -> None:
+    keep_freed_memory()  # as every process of volseg does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, nargs=3, default=(32, 128, 128))
     parser.add_argument("--repeats", type=int, default=5)

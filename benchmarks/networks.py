@@ -19,6 +19,7 @@ from statistics import median
 import torch
 from torch import nn
 
+from napari_volseg.allocator import keep_freed_memory
 from napari_volseg.config import ModelConfig
 from napari_volseg.networks import Pyramid, build_network, check_model, plan_pyramid
 
@@ -50,6 +51,7 @@ NETWORKS: dict[str, dict[str, object]] = {
 
 
 def main() -> None:
+    keep_freed_memory()  # as every process of volseg does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--patch", type=int, nargs=3, default=(16, 64, 64))

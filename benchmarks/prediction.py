@@ -28,6 +28,7 @@ import numpy as np
 import torch
 import zarr
 
+from napari_volseg.allocator import keep_freed_memory
 from napari_volseg.checkpoint import load_model, model_metadata, save_model
 from napari_volseg.config import InferenceConfig, build_config
 from napari_volseg.geometry import blend_profile
@@ -40,6 +41,7 @@ NM = (30.0, 8.0, 8.0)
 
 
 def main() -> None:
+    keep_freed_memory()  # as every process of volseg does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", nargs=3, type=int, default=(80, 416, 416))
     parser.add_argument("--window", nargs=3, type=int, default=(32, 128, 128))

@@ -20,6 +20,7 @@ from statistics import median
 
 import torch
 
+from napari_volseg.allocator import keep_freed_memory
 from napari_volseg.config import load_config
 from napari_volseg.learner import Learner
 from napari_volseg.planning import plan_training
@@ -32,6 +33,7 @@ BLOCK = 10
 
 
 def main() -> None:
+    keep_freed_memory()  # as every process of volseg does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--steps", type=int, default=100, help="of each kind")

@@ -1,11 +1,11 @@
-"""Let the C library keep the memory that one step frees for the next step."""
+"""Let the C library keep the memory that one step frees for the next step, or not."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["give_back_memory", "keep_freed_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
 _KEPT = 1 << 30
@@ -30,11 +30,24 @@ def keep_freed_memory() -> bool:
     """
     if any(name in os.environ for name in _CHOSEN):
         return False
+    library = _gnu_library()
+    if library is None:
+        return False
+    kept = library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+    return bool(library.mallopt(_M_MMAP_MAX, 0) and kept)
+
+
+def give_back_memory() -> None:
+    """Give the system back what is free, between works that need memory differently."""
+    library = _gnu_library()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _gnu_library() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(None)
         library.gnu_get_libc_version  # noqa: B018  # other libraries lack it
-        tune = library.mallopt
     except (AttributeError, OSError, TypeError):  # Windows takes no None
-        return False
-    kept = tune(_M_TRIM_THRESHOLD, _KEPT)
-    return bool(tune(_M_MMAP_MAX, 0) and kept)
+        return None
+    return library

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from napari_volseg.allocator import give_back_memory
 from napari_volseg.checkpoint import Model, load_model
 from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.devices import available_memory
@@ -153,6 +154,7 @@ def predict(
         )
     if isinstance(image.data, LazyArray) and (note := image.data.missing_note):
         yield Notice(note, "warning")
+    give_back_memory()
     yield from _find_instances(job, instances, should_stop)
 
 
