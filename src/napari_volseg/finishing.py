@@ -38,7 +38,7 @@ def finish(
         network.load_state_dict(load_model(path).network.state_dict())
     fitted_on = _voxels_to_fit(verdict, plan, pairs, held_out)
     maps = fitted_on.predict(network)
-    learner.instances = fitted_on.fit(maps, learner.instances, _MAX_FIT_VOXELS)
+    learner.instances = fitted_on.fit(maps, plan.config.instances, _MAX_FIT_VOXELS)
     if held_out and fitted_on is not held_out:
         maps = held_out.predict(network)
     metrics = (held_out or fitted_on).score(maps, learner.instances)

@@ -342,7 +342,7 @@ class Session:
         n = learner.record.n_validations
         if n & (n - 1) == 0:
             # Often while the maps change quickly, rarely later: fitting is slow.
-            learner.instances = held_out.fit(maps, learner.instances)
+            learner.instances = held_out.fit(maps, self.plan.config.instances)
         metrics = held_out.score(maps, learner.instances)
         self.board.validation(learner.step, metrics, train_loss)
         best = yield from self._note_best(score_of(metrics), metrics)

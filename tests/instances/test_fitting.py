@@ -83,6 +83,25 @@ def test_the_middle_of_a_plateau_is_taken_when_the_start_is_off_it():
     assert fitted.scores["ap"] == 1
 
 
+@pytest.mark.parametrize(("n_objects", "depth"), [(15, 0.12), (100, 0.3)])
+def test_a_threshold_moves_for_more_than_one_object(monkeypatch, n_objects, depth):
+    truth = np.arange(n_objects * 8).reshape(1, n_objects, 8) // 8 + 1
+    maps = np.zeros((3, *truth.shape), np.uint8)
+    monkeypatch.setattr(fitting, "segment", lambda maps, config: config)
+    monkeypatch.setattr(
+        fitting,
+        "evaluate",
+        lambda config, *_: {
+            "ap": 0.5 + 0.02 * (config.seed_depth == 0.3),
+            "adapted_rand_error": 0.1,
+        },
+    )
+
+    fitted = fit_thresholds(maps, truth, None, InstancesConfig(seed_depth=0.12))
+
+    assert fitted.config.seed_depth == depth
+
+
 def test_only_annotated_voxels_are_fitted_to(maps, truth):
     annotated = np.zeros(truth.shape, bool)
     annotated[:, :40] = True

@@ -32,7 +32,8 @@ _FINE: Mapping[str, tuple[float, ...]] = {
 }
 _CURVES = ("mask", "seed_boundary", "seed_distance", "seed_depth")
 _N_TRIALS = 55
-# Scores closer than this are one plateau: on a few objects it is chance.
+# Scores closer than this are one plateau, and what few objects add to one is chance: a
+# threshold moves only for more than one object.
 _TOLERANCE = 0.003
 # Context kept around the annotated voxels, so that objects flood as in the volume.
 _MARGIN = 16
@@ -127,6 +128,7 @@ class _Trials:
         self._report, self._expected = report, expected
         self._maps, self._truth, self._known = maps_CZYX, truth_ZYX, known_ZYX
         self._done: dict[str, tuple[float, dict[str, float]]] = {}
+        self._tolerance = max(_TOLERANCE, 1 / len(fastremap.unique(truth_ZYX)))
 
     def score(self, config: InstancesConfig) -> tuple[float, dict[str, float]]:
         key = config.model_dump_json()
@@ -162,16 +164,16 @@ class _Trials:
         tried = sorted({*values, getattr(config, setting), preferred})
         configs = [config.model_copy(update={setting: value}) for value in tried]
         scores = [self.score(candidate)[0] for candidate in configs]
-        first, last = _plateau(scores)
+        first, last = _plateau(scores, self._tolerance)
         if tried[first] <= preferred <= tried[last]:
             return configs[tried.index(preferred)]
         return configs[(first + last) // 2]
 
 
-def _plateau(scores: list[float]) -> tuple[int, int]:
+def _plateau(scores: list[float], tolerance: float) -> tuple[int, int]:
     """Return the first and the last of the values around the best that equal it."""
     first = last = int(np.argmax(scores))
-    enough = scores[first] - _TOLERANCE
+    enough = scores[first] - tolerance
     while first > 0 and scores[first - 1] >= enough:
         first -= 1
     while last + 1 < len(scores) and scores[last + 1] >= enough:
