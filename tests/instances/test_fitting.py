@@ -83,8 +83,12 @@ def test_the_middle_of_a_plateau_is_taken_when_the_start_is_off_it():
     assert fitted.scores["ap"] == 1
 
 
-@pytest.mark.parametrize(("n_objects", "depth"), [(15, 0.12), (100, 0.3)])
-def test_a_threshold_moves_for_more_than_one_object(monkeypatch, n_objects, depth):
+@pytest.mark.parametrize(
+    ("n_objects", "caution", "depth"), [(15, 0, 0.3), (15, 1, 0.12), (100, 1, 0.3)]
+)
+def test_with_caution_a_threshold_moves_for_more_than_one_object(
+    monkeypatch, n_objects, caution, depth
+):
     truth = np.arange(n_objects * 8).reshape(1, n_objects, 8) // 8 + 1
     maps = np.zeros((3, *truth.shape), np.uint8)
     monkeypatch.setattr(fitting, "segment", lambda maps, config: config)
@@ -96,8 +100,9 @@ def test_a_threshold_moves_for_more_than_one_object(monkeypatch, n_objects, dept
             "adapted_rand_error": 0.1,
         },
     )
+    start = InstancesConfig(seed_depth=0.12)
 
-    fitted = fit_thresholds(maps, truth, None, InstancesConfig(seed_depth=0.12))
+    fitted = fit_thresholds(maps, truth, None, start, caution=caution)
 
     assert fitted.config.seed_depth == depth
 

@@ -32,8 +32,7 @@ _FINE: Mapping[str, tuple[float, ...]] = {
 }
 _CURVES = ("mask", "seed_boundary", "seed_distance", "seed_depth")
 _N_TRIALS = 55
-# Scores closer than this are one plateau, and what few objects add to one is chance: a
-# threshold moves only for more than one object.
+# Scores closer than this are one plateau.
 _TOLERANCE = 0.003
 # Context kept around the annotated voxels, so that objects flood as in the volume.
 _MARGIN = 16
@@ -60,6 +59,7 @@ def fit_thresholds(
     annotated_ZYX: NDArray[np.bool_] | None,
     start: InstancesConfig,
     *,
+    caution: float = 0.0,
     with_curves: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> FittedThresholds:
@@ -79,6 +79,10 @@ def fit_thresholds(
         The true instances and where they count; None means everywhere.
     start
         Where to begin; returned with score 0 when no true instance is annotated.
+    caution
+        Up to how many objects more of a score count as equally good. What fits a few
+        objects of one place best is chance in another: 1 is good for thresholds that
+        are meant for other volumes.
     with_curves
         Say how the score depends on each threshold of a map: some thirty
         segmentations more.
@@ -94,7 +98,10 @@ def fit_thresholds(
     if not truth.any():
         return FittedThresholds(start, 0.0, {})
     expected = _N_TRIALS + with_curves * sum(len(_COARSE[name]) for name in _CURVES)
-    trials = _Trials(np.ascontiguousarray(maps), truth, known, report, expected)
+    tolerance = max(_TOLERANCE, caution / fastremap.unique(truth).size)
+    trials = _Trials(
+        np.ascontiguousarray(maps), truth, known, tolerance, report, expected
+    )
     small = _small_size(truth)
     best = start.model_copy(update={"min_size": min(start.min_size, small // 5)})
     for setting, values in _COARSE.items():
@@ -122,13 +129,14 @@ class _Trials:
         maps_CZYX: NDArray[np.uint8],
         truth_ZYX: NDArray[np.integer[Any]],
         known_ZYX: NDArray[np.bool_] | None,
+        tolerance: float,
         report: Callable[[int, int], None],
         expected: int,
     ) -> None:
         self._report, self._expected = report, expected
         self._maps, self._truth, self._known = maps_CZYX, truth_ZYX, known_ZYX
         self._done: dict[str, tuple[float, dict[str, float]]] = {}
-        self._tolerance = max(_TOLERANCE, 1 / len(fastremap.unique(truth_ZYX)))
+        self._tolerance = tolerance
 
     def score(self, config: InstancesConfig) -> tuple[float, dict[str, float]]:
         key = config.model_dump_json()
