@@ -123,4 +123,9 @@ def _try_forms(args: argparse.Namespace) -> int:
 def _rank(args: argparse.Namespace) -> int:
     from napari_volseg.ranks import serve_rank
 
-    return serve_rank()
+    code = serve_rank()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # All is written. Threads of native libraries that meet the end of the interpreter
+    # abort the process now and then, which would fail a training that has ended well.
+    os._exit(code)
