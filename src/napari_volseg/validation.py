@@ -128,7 +128,7 @@ class HeldOutVoxels:
         y, x = (height - h) // 2, (width - w) // 2
         part = (..., slice(y, y + h), slice(x, x + w))
         return fit_thresholds(
-            maps_CZYX[part], self._truth[part], self._known[part], start, caution=1.0
+            maps_CZYX[part], self._truth[part], self._known[part], start, caution=2.0
         ).config
 
     def _unpack(self, maps_CZYX: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

@@ -81,7 +81,7 @@ def fit_thresholds(
         Where to begin; returned with score 0 when no true instance is annotated.
     caution
         Up to how many objects more of a score count as equally good. What fits a few
-        objects of one place best is chance in another: 1 is good for thresholds that
+        objects of one place best is chance in another: 2 is good for thresholds that
         are meant for other volumes.
     with_curves
         Say how the score depends on each threshold of a map: some thirty
