@@ -22,6 +22,7 @@ from napari_volseg.models import read_model_info
 from napari_volseg.planning import plan_training
 from napari_volseg.runs import Control, TrainingPair
 from napari_volseg.training import train
+from napari_volseg.validation import HeldOutVoxels
 
 
 @pytest.fixture
@@ -265,6 +266,28 @@ def test_a_training_begins_with_the_weights_of_a_model(run, tmp_path):
     for name in names:
         torch.testing.assert_close(second[name], first[name])
     assert any(not torch.allclose(random[name], first[name]) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_said"), [(0.5, True), (0.01, False), (-1, False)]
+)
+def test_it_is_said_when_training_on_made_a_model_worse(
+    run, tmp_path, monkeypatch, change, is_said
+):
+    (tmp_path / "first").mkdir()
+    run(folder=tmp_path / "first")
+    begin = f"model.initial_weights={tmp_path / 'first' / 'model.safetensors'}"
+    score, scored = HeldOutVoxels.score, []
+
+    def change_later_losses(held_out, maps, thresholds):
+        scored.append(0 if not scored else change)
+        metrics = score(held_out, maps, thresholds)
+        return metrics | {"loss": 2 + scored[-1], "n_true": 1}
+
+    monkeypatch.setattr(HeldOutVoxels, "score", change_later_losses)
+    (tmp_path / "second").mkdir()
+    notices = _of(Notice, run(begin, folder=tmp_path / "second"))
+    assert any("began with scored better" in n.message for n in notices) == is_said
 
 
 def test_a_run_that_began_so_resumes_without_that_file(run, tmp_path):

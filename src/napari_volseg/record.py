@@ -31,6 +31,8 @@ class Record:
     """Lowest watched loss of an epoch."""
     best_score: float = -inf
     best_metrics: dict[str, float] = field(default_factory=dict)
+    start_score: float = -inf
+    """Score of the model whose weights it began with."""
     stale_epochs: int = 0
     """Epochs since the score or the watched loss improved."""
     n_validations: int = 0

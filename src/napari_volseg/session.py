@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import astuple
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,15 @@ from napari_volseg.tensorboard_log import TensorBoardLog
 from napari_volseg.validation import HeldOutVoxels, score_of
 
 __all__ = ["Session"]
+
+_CHANCE = 0.02
+"""By how much scores of models that are equally good may differ."""
+
+_NO_GAIN = (
+    "The model that this training began with scored better on the held-out voxels: it "
+    "is unchanged and can still be chosen to predict with. Train longer, or with a "
+    "lower optimization.optimizer.lr, to improve on it."
+)
 
 
 class Session:
@@ -120,7 +129,7 @@ class Session:
         """Score the model whose weights a new training begins with, if there is one.
 
         With the thresholds that it was given, as its user saw it. It is not the best
-        so far: who trains on wants what was learnt since.
+        so far: who trains on wants what was learnt since, and is told if that is worse.
         """
         given = self.plan.config.model.initial_weights
         if not (self._is_new and given and self.held_out):
@@ -128,7 +137,9 @@ class Session:
         yield self.progress("validating")
         maps = self.held_out.predict(self.learner.result)
         thresholds = read_model_info(Path(given).expanduser()).instances
-        yield Validated(0, self.held_out.score(maps, thresholds), best=False)
+        metrics = self.held_out.score(maps, thresholds)
+        self.learner.record.start_score = score_of(metrics)
+        yield Validated(0, metrics, best=False)
 
     def progress(self, state: str = "running") -> Progress:
         """Report the mean losses since the last report."""
@@ -247,6 +258,8 @@ class Session:
         self._leader.share_anew()
         self._look_at(self.plan)
         note_new_labels(record, is_truth_new or not self.held_out)
+        if is_truth_new:
+            record.start_score = -inf
         yield Notice(message)
         if not record.skipped_in_row:
             saved = False
@@ -288,6 +301,9 @@ class Session:
         )
         if self.held_out:
             self.board.validation(self.learner.step, finished.metrics)
+            score = score_of(finished.metrics)
+            if self.learner.record.start_score > score + _CHANCE:
+                yield Notice(_NO_GAIN, "warning")
         yield finished
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ that metrics and thresholds see every object once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ _LARGEST_WINDOW = 2
 """Windows for validation are at most this many patches long."""
 
 
-def score_of(metrics: dict[str, float]) -> float:
+def score_of(metrics: Mapping[str, float]) -> float:
     """Return the one number that chooses the best model: higher is better.
 
     The mean average precision over IoU 0.5 to 0.95, with the loss to decide between

@@ -3,6 +3,10 @@
 The voxels of a cell all touch one another, so that above any level they are one
 piece, and two cells touch where the nearest voxels of both do. So the graph of the
 cells has the components of the 26-connected voxels with an eighth of the nodes.
+
+Cells that touch over a face have an edge, but of those that touch over an edge or a
+corner only the ones that nothing else around it joins: the other cells there touch both
+over faces, so it takes no more than that they are as high.
 """
 
 from __future__ import annotations
@@ -14,6 +18,9 @@ from numpy.typing import NDArray
 from napari_volseg.instances.joining import Graph
 
 __all__ = ["make_graph", "n_cells", "paint", "touching_edges"]
+
+_CELL = 8
+"""Voxels of a cell."""
 
 Heights = NDArray[np.uint8]
 Ids = NDArray[np.int32]
@@ -43,10 +50,18 @@ def make_graph(
     padded = np.zeros([2 * c + 4 for c in n_cells(heights_ZYX.shape)], np.uint8)
     z, y, x = heights_ZYX.shape
     padded[2 : z + 2, 2 : y + 2, 2 : x + 2] = heights_ZYX
-    births, is_frontier, edges, edge_ends, voxels, voxel_ends = _make_graph(
-        padded, min_size > 1, open_sides
-    )
-    none = np.zeros(births.size, np.uint8)
+    births_ZYX, lowest_ZYX = _extremes(padded)
+    edges, weights, enough = _find_edges(padded, births_ZYX, lowest_ZYX)
+    edges, edge_ends = _sort_edges(edges, weights)
+    births_ZYX = births_ZYX[:-1, :-1, :-1]
+    births = births_ZYX.reshape(-1)
+    if min_size > 1:
+        unless = enough if min_size <= _CELL else np.zeros_like(enough)
+        voxels, voxel_ends = _list_voxels(padded, unless)
+    else:
+        voxels, voxel_ends = np.empty((0, 2), np.int32), np.zeros(258, np.int64)
+    is_frontier = _frontier(births_ZYX, open_sides)
+    none = np.zeros(births_ZYX.size, np.uint8)
     return Graph(
         births,
         births if min_size <= 1 else none,
@@ -60,111 +75,203 @@ def make_graph(
 
 
 @njit(nogil=True, cache=True)
-def _side(h: Heights, z: int, y: int, x: int, dz: int, dy: int, dx: int) -> int:
-    """Return the highest voxel of the cell at a voxel that faces a direction."""
-    z0, z1 = (z, z + 1) if dz == 0 else ((z, z) if dz < 0 else (z + 1, z + 1))
-    y0, y1 = (y, y + 1) if dy == 0 else ((y, y) if dy < 0 else (y + 1, y + 1))
-    x0, x1 = (x, x + 1) if dx == 0 else ((x, x) if dx < 0 else (x + 1, x + 1))
-    one = max(max(h[z0, y0, x0], h[z0, y0, x1]), max(h[z0, y1, x0], h[z0, y1, x1]))
-    two = max(max(h[z1, y0, x0], h[z1, y0, x1]), max(h[z1, y1, x0], h[z1, y1, x1]))
-    return int(max(one, two))
+def _extremes(h: Heights) -> tuple[Heights, Heights]:
+    """Return the highest and lowest voxel of each cell, with a layer of 0 after all."""
+    n_z, n_y, n_x = h.shape[0] - 4, h.shape[1] - 4, h.shape[2] - 4
+    highest = np.zeros((n_z // 2 + 1, n_y // 2 + 1, n_x // 2 + 1), np.uint8)
+    lowest = np.zeros(highest.shape, np.uint8)
+    for z in range(0, n_z, 2):
+        for y in range(0, n_y, 2):
+            one, two = h[z + 2, y + 2], h[z + 2, y + 3]
+            three, four = h[z + 3, y + 2], h[z + 3, y + 3]
+            high, low = highest[z // 2, y // 2], lowest[z // 2, y // 2]
+            for x in range(n_x // 2):
+                i, j = 2 * x + 2, 2 * x + 3
+                high[x] = max(
+                    max(max(one[i], one[j]), max(two[i], two[j])),
+                    max(max(three[i], three[j]), max(four[i], four[j])),
+                )
+                low[x] = min(
+                    min(min(one[i], one[j]), min(two[i], two[j])),
+                    min(min(three[i], three[j]), min(four[i], four[j])),
+                )
+    return highest, lowest
 
 
 @njit(nogil=True, cache=True)
-def _make_graph(
-    h: Heights, with_voxels: bool, open_sides: NDArray[np.bool_]
-) -> tuple[
-    Heights,
-    NDArray[np.bool_],
-    NDArray[np.int32],
-    NDArray[np.int64],
-    NDArray[np.int32],
-    NDArray[np.int64],
-]:
-    n_z, n_y, n_x = (h.shape[0] - 4) // 2, (h.shape[1] - 4) // 2, (h.shape[2] - 4) // 2
-    births = np.zeros(n_z * n_y * n_x, np.uint8)
-    is_frontier = np.zeros(births.size, np.bool_)
-    weights = np.zeros((births.size, 13), np.uint8)
-    edge_ends = np.zeros(258, np.int64)
-    voxel_ends = np.zeros(258, np.int64)
+def _find_edges(
+    h: Heights, births: Heights, lowest: Heights
+) -> tuple[NDArray[np.int32], Heights, Heights]:
+    """Return edges that keep the same cells together above every level.
+
+    All in one function, because calls with arrays count references in the loop.
+
+    Returns
+    -------
+    edges, weights, enough
+        The last is of cells: a voxel up to this height is joined, at its level, to a
+        cell that is higher throughout.
+    """
+    n_z, n_y, n_x = births.shape[0] - 1, births.shape[1] - 1, births.shape[2] - 1
+    edges = np.empty((7 * n_z * n_y * n_x, 2), np.int32)
+    weights = np.empty(7 * n_z * n_y * n_x, np.uint8)
+    enough = np.zeros(n_z * n_y * n_x, np.uint8)
+    voxels, cells, least = h.reshape(-1), births.reshape(-1), lowest.reshape(-1)
+    # Steps along z, y, x, and z, y again.
+    vz, vy = h.shape[1] * h.shape[2], h.shape[2]
+    kz, ky = births.shape[1] * births.shape[2], births.shape[2]
+    of_voxels = np.array([vz, vy, 1, vz, vy])
+    of_cells = np.array([kz, ky, 1, kz])
+    of_nodes = np.array([n_y * n_x, n_x, 1, n_y * n_x])
+    n = 0
     for cz in range(n_z):
-        at_z = (open_sides[0, 0] and cz == 0) or (open_sides[0, 1] and cz == n_z - 1)
         for cy in range(n_y):
-            at_y = at_z
-            at_y |= open_sides[1, 0] and cy == 0
-            at_y |= open_sides[1, 1] and cy == n_y - 1
             for cx in range(n_x):
-                z, y, x = 2 * cz + 2, 2 * cy + 2, 2 * cx + 2
-                birth = _side(h, z, y, x, 0, 0, 0)
-                if birth == 0:
+                cell = cz * kz + cy * ky + cx
+                here = cells[cell] > 0
+                beside = cells[cell + 1] | cells[cell + ky] | cells[cell + ky + 1]
+                behind = cells[cell + kz] | cells[cell + kz + 1]
+                behind |= cells[cell + kz + ky] | cells[cell + kz + ky + 1]
+                if not (here or beside) and not behind:
                     continue
+                at = (2 * cz + 2) * vz + (2 * cy + 2) * vy + 2 * cx + 2
                 node = (cz * n_y + cy) * n_x + cx
-                births[node] = birth
-                at_x = at_y
-                at_x |= open_sides[2, 0] and cx == 0
-                at_x |= open_sides[2, 1] and cx == n_x - 1
-                is_frontier[node] = at_x
-                if with_voxels:
-                    for i in range(8):
-                        v = h[z + (i >> 2), y + ((i >> 1) & 1), x + (i & 1)]
-                        voxel_ends[v] += 1
-                k = 0
-                for dz in range(2):
-                    for dy in range(-1 if dz else 0, 2):
-                        for dx in range(-1 if dz or dy else 1, 2):
-                            mine = _side(h, z, y, x, dz, dy, dx)
-                            if mine:
-                                theirs = _side(
-                                    h,
-                                    z + 2 * dz,
-                                    y + 2 * dy,
-                                    x + 2 * dx,
-                                    -dz,
-                                    -dy,
-                                    -dx,
-                                )
-                                weight = min(mine, theirs)
-                                weights[node, k] = weight
-                                edge_ends[weight] += 1
-                            k += 1
-    edge_ends[0] = voxel_ends[0] = 0
+                for axis in range(3):
+                    u, v, w = of_voxels[axis], of_voxels[axis + 1], of_voxels[axis + 2]
+                    cell_u, cell_v = of_cells[axis], of_cells[axis + 1]
+                    # Over the face.
+                    if here and cells[cell + cell_u]:
+                        i = at + u
+                        j = i + u
+                        weight = min(
+                            max(
+                                max(voxels[i], voxels[i + v]),
+                                max(voxels[i + w], voxels[i + v + w]),
+                            ),
+                            max(
+                                max(voxels[j], voxels[j + v]),
+                                max(voxels[j + w], voxels[j + v + w]),
+                            ),
+                        )
+                        if weight:
+                            other = node + of_nodes[axis]
+                            edges[n, 0], edges[n, 1], weights[n] = node, other, weight
+                            n += 1
+                            if least[cell + cell_u]:
+                                below = min(weight, least[cell + cell_u] - 1)
+                                enough[node] = max(enough[node], below)
+                            if least[cell]:
+                                below = min(weight, least[cell] - 1)
+                                enough[other] = max(enough[other], below)
+                    # Over the edge along w, from here or between the two beside it.
+                    if (here and cells[cell + cell_u + cell_v]) or (
+                        cells[cell + cell_u] and cells[cell + cell_v]
+                    ):
+                        i = at + u + v
+                        a = max(voxels[i], voxels[i + w])
+                        b = max(voxels[i + u], voxels[i + u + w])
+                        c = max(voxels[i + v], voxels[i + v + w])
+                        d = max(voxels[i + u + v], voxels[i + u + v + w])
+                        step_u, step_v = of_nodes[axis], of_nodes[axis + 1]
+                        if min(a, d) > max(b, c):
+                            edges[n, 0], edges[n, 1] = node, node + step_u + step_v
+                            weights[n] = min(a, d)
+                            n += 1
+                        elif min(b, c) > max(a, d):
+                            edges[n, 0], edges[n, 1] = node + step_u, node + step_v
+                            weights[n] = min(b, c)
+                            n += 1
+                # Over the corner, the two that hold its highest voxels.
+                i = at + vz + vy + 1
+                j = i + vz + vy + 1
+                v0, v1, v2, v3 = (
+                    voxels[i],
+                    voxels[i + 1],
+                    voxels[i + vy],
+                    voxels[i + vz],
+                )
+                w0, w1, w2, w3 = (
+                    voxels[j],
+                    voxels[j - 1],
+                    voxels[j - vy],
+                    voxels[j - vz],
+                )
+                h0, h1, h2, h3 = max(v0, w0), max(v1, w1), max(v2, w2), max(v3, w3)
+                l0, l1, l2, l3 = min(v0, w0), min(v1, w1), min(v2, w2), min(v3, w3)
+                far = node + of_nodes[0] + of_nodes[1] + 1
+                if l0 > max(h1, max(h2, h3)):
+                    edges[n, 0], edges[n, 1], weights[n] = node, far, l0
+                    n += 1
+                elif l1 > max(h0, max(h2, h3)):
+                    edges[n, 0], edges[n, 1], weights[n] = node + 1, far - 1, l1
+                    n += 1
+                elif l2 > max(h0, max(h1, h3)):
+                    edges[n, 0], edges[n, 1] = node + n_x, far - n_x
+                    weights[n] = l2
+                    n += 1
+                elif l3 > max(h0, max(h1, h2)):
+                    edges[n, 0], edges[n, 1] = node + of_nodes[0], far - of_nodes[0]
+                    weights[n] = l3
+                    n += 1
+    return edges[:n], weights[:n], enough
+
+
+@njit(nogil=True, cache=True)
+def _sort_edges(
+    edges: NDArray[np.int32], weights: Heights
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the edges by falling weight, and how many weigh a level or more."""
+    ends = np.zeros(258, np.int64)
+    for weight in weights:
+        ends[weight] += 1
     for level in range(256, -1, -1):
-        edge_ends[level] += edge_ends[level + 1]
-        voxel_ends[level] += voxel_ends[level + 1]
-    edges = np.empty((edge_ends[1], 2), np.int32)
-    voxels = np.empty((voxel_ends[1], 2), np.int32)
-    edge_at, voxel_at = edge_ends[1:].copy(), voxel_ends[1:].copy()
-    steps = np.empty(13, np.int64)
-    k = 0
-    for dz in range(2):
-        for dy in range(-1 if dz else 0, 2):
-            for dx in range(-1 if dz or dy else 1, 2):
-                steps[k] = (dz * n_y + dy) * n_x + dx
-                k += 1
-    for cz in range(n_z):
-        for cy in range(n_y):
-            for cx in range(n_x):
-                node = (cz * n_y + cy) * n_x + cx
-                if births[node] == 0:
-                    continue
-                for k in range(13):
-                    weight = weights[node, k]
-                    if weight:
-                        edges[edge_at[weight], 0] = node
-                        edges[edge_at[weight], 1] = node + steps[k]
-                        edge_at[weight] += 1
-                if with_voxels:
-                    for i in range(8):
-                        v = h[
-                            2 * cz + 2 + (i >> 2),
-                            2 * cy + 2 + ((i >> 1) & 1),
-                            2 * cx + 2 + (i & 1),
-                        ]
-                        if v:
-                            voxels[voxel_at[v], 0] = node
-                            voxels[voxel_at[v], 1] = 1
-                            voxel_at[v] += 1
-    return births, is_frontier, edges, edge_ends, voxels, voxel_ends
+        ends[level] += ends[level + 1]
+    ordered, at = np.empty_like(edges), ends[1:].copy()
+    for e in range(weights.size):
+        place = at[weights[e]]
+        ordered[place, 0], ordered[place, 1] = edges[e, 0], edges[e, 1]
+        at[weights[e]] += 1
+    return ordered, ends
+
+
+@njit(nogil=True, cache=True)
+def _list_voxels(
+    h: Heights, enough: Heights
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return cells and numbers of voxels by falling height, as `_sort_edges` does.
+
+    Voxels up to the height that is enough for their cell are left out: others that are
+    higher and joined to them at their level are as many as count.
+    """
+    n_z, n_y, n_x = h.shape[0] - 4, h.shape[1] - 4, h.shape[2] - 4
+    ends = np.zeros(258, np.int64)
+    for z in range(n_z):
+        for y in range(n_y):
+            row = (z // 2 * (n_y // 2) + y // 2) * (n_x // 2)
+            for x in range(n_x):
+                v = h[z + 2, y + 2, x + 2]
+                if v > enough[row + x // 2]:
+                    ends[v] += 1
+    for level in range(256, -1, -1):
+        ends[level] += ends[level + 1]
+    voxels, at = np.empty((ends[1], 2), np.int32), ends[1:].copy()
+    for z in range(n_z):
+        for y in range(n_y):
+            row = (z // 2 * (n_y // 2) + y // 2) * (n_x // 2)
+            for x in range(n_x):
+                v = h[z + 2, y + 2, x + 2]
+                if v > enough[row + x // 2]:
+                    voxels[at[v], 0], voxels[at[v], 1] = row + x // 2, 1
+                    at[v] += 1
+    return voxels, ends
+
+
+def _frontier(births_ZYX: Heights, open_sides: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which cells lie at an open side and are not empty, in raster order."""
+    at_side_ZYX = np.zeros(births_ZYX.shape, np.bool_)
+    for axis, side in np.argwhere(open_sides):
+        np.moveaxis(at_side_ZYX, axis, 0)[-side] = True
+    return (at_side_ZYX & (births_ZYX > 0)).reshape(-1)
 
 
 def touching_edges(

@@ -182,6 +182,8 @@ def _join(
     # The one peak found so far among those that meet at level `met`, -1 for none.
     peak = np.full(n, -1, np.int32)
     met = np.zeros(n, np.int16)
+    # Nodes whose component is known to have a top, which it never loses.
+    is_topped = np.zeros(n, np.bool_)
     n_seeds = n_edges = n_pendants = n_counts = 0
     seeds = np.empty((n, 2), np.int32)
     out_edges = np.empty((n, 3), np.int32)
@@ -240,8 +242,12 @@ def _join(
             if tops[root] == 0 and n_voxels[root] >= min_size:
                 tops[root] = level
         for v in range(voxel_ends[level + 1], voxel_ends[level]):
-            root = _find(up, voxels[v, 0])
-            if tops[root] == 0:
+            node = voxels[v, 0]
+            if is_topped[node]:
+                continue
+            root = _find(up, node)
+            is_topped[node] = tops[root] > 0
+            if not is_topped[node]:
                 n_voxels[root] = min(n_voxels[root] + voxels[v, 1], min_size)
                 if rep[root] >= 0:
                     n_counts = _put(counts, n_counts, rep[root], level, voxels[v, 1])
