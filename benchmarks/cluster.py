@@ -29,7 +29,8 @@ from napari_volseg.allocator import keep_freed_memory
 from napari_volseg.checkpoint import load_model, model_metadata, save_model
 from napari_volseg.config import InferenceConfig, build_config
 from napari_volseg.io import create_zarr, open_volume
-from napari_volseg.mapping import MapJob, predict_blocks, prepare_maps
+from napari_volseg.mapjob import MapJob, prepare_maps
+from napari_volseg.mapping import predict_blocks
 from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.runs import create_prediction
 from napari_volseg.spreading import _local_cluster, spread_blocks

@@ -34,7 +34,7 @@ from napari_volseg.allocator import keep_freed_memory
 from napari_volseg.checkpoint import load_model
 from napari_volseg.config import InferenceConfig
 from napari_volseg.io import create_zarr, open_volume, write_hdf5
-from napari_volseg.mapping import prepare_maps
+from napari_volseg.mapjob import prepare_maps
 from napari_volseg.sample_data import make_sample
 
 TILE = (64, 256, 256)

@@ -33,7 +33,8 @@ from napari_volseg.checkpoint import load_model, model_metadata, save_model
 from napari_volseg.config import InferenceConfig, build_config
 from napari_volseg.geometry import blend_profile
 from napari_volseg.io import create_zarr, open_volume
-from napari_volseg.mapping import MapJob, predict_maps, prepare_maps
+from napari_volseg.mapjob import MapJob, prepare_maps
+from napari_volseg.mapping import predict_maps
 from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.volume import normalise
 

@@ -6,7 +6,7 @@ from napari_volseg import bench as bench_module
 from napari_volseg.bench import bench
 from napari_volseg.events import Notice
 from napari_volseg.forward import Forward
-from napari_volseg.mapping import MapJob
+from napari_volseg.mapjob import MapJob
 from napari_volseg.planning import plan_training
 from napari_volseg.profiling import Learner
 from napari_volseg.runs import TrainingPair

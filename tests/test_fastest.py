@@ -15,7 +15,7 @@ from napari_volseg.devices import Compute
 from napari_volseg.events import Notice
 from napari_volseg.fastest import Trial, choose_form, choose_trial, try_forms
 from napari_volseg.forms import Form, form_from_dict, list_forms
-from napari_volseg.mapping import prepare_maps
+from napari_volseg.mapjob import prepare_maps
 from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.volume import Volume
 

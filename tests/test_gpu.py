@@ -28,7 +28,8 @@ from napari_volseg.forms import Form, list_forms
 from napari_volseg.forward import Forward
 from napari_volseg.io import write_hdf5
 from napari_volseg.learner import Learner
-from napari_volseg.mapping import predict_maps, prepare_maps
+from napari_volseg.mapjob import prepare_maps
+from napari_volseg.mapping import predict_maps
 from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.planning import plan_training
 from napari_volseg.runs import Control, TrainingPair

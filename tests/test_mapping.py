@@ -12,7 +12,8 @@ from napari_volseg.events import Finished, Notice, Progress, Started
 from napari_volseg.geometry import Box
 from napari_volseg.inference import predict
 from napari_volseg.io import write_hdf5
-from napari_volseg.mapping import predict_blocks, predict_maps, prepare_maps
+from napari_volseg.mapjob import prepare_maps
+from napari_volseg.mapping import predict_blocks, predict_maps
 from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.runs import create_prediction
 from napari_volseg.volume import Volume, intensity_range

@@ -190,8 +190,8 @@ def choose_binning(fingerprint: Fingerprint, n_voxels: int) -> Size:
     """Return the voxels (z, y, x) to average, so that a patch shows several objects.
 
     The shortest edges of the voxels are doubled while a patch of `n_voxels` does not
-    hold four objects side by side, given that objects keep 16 voxels along an axis and
-    small ones 200 in all.
+    hold four objects side by side, each only where objects keep 16 voxels along it, and
+    all only while small ones keep 200 in all.
     """
     binning: Size = (1, 1, 1)
     while max(binning) < _MOST_BINNED:
@@ -199,15 +199,15 @@ def choose_binning(fingerprint: Fingerprint, n_voxels: int) -> Size:
         if min(patch[1:]) >= _IN_VIEW * max(fingerprint.extent[1:]):
             break
         edges = [v * b for v, b in zip(fingerprint.voxel_size, binning, strict=True)]
+        # Sections are often few: objects too thin along z can be large within them.
         z, y, x = (
-            2 * b if edge < _ALIKE * min(edges) else b
-            for b, edge in zip(binning, edges, strict=True)
+            2 * b
+            if edge < _ALIKE * min(edges) and extent >= _FINE_ENOUGH * 2 * b
+            else b
+            for b, edge, extent in zip(binning, edges, fingerprint.extent, strict=True)
         )
-        left = [e / b for e, b in zip(fingerprint.extent, (z, y, x), strict=True)]
-        is_fine = all(
-            n >= _FINE_ENOUGH or b == 1 for n, b in zip(left, (z, y, x), strict=True)
-        )
-        if not is_fine or fingerprint.small_size / (z * y * x) < _FEWEST_VOXELS:
+        is_small = fingerprint.small_size / (z * y * x) < _FEWEST_VOXELS
+        if is_small or (z, y, x) == binning:
             break
         binning = (z, y, x)
     return binning

@@ -29,7 +29,8 @@ from napari_volseg.geometry import Size
 from napari_volseg.instances import segment_stored
 from napari_volseg.instances.whole import whole_memory
 from napari_volseg.io import create_zarr, open_volume, writing
-from napari_volseg.mapping import MapJob, predict_maps, prepare_maps
+from napari_volseg.mapjob import MapJob, prepare_maps
+from napari_volseg.mapping import predict_maps
 from napari_volseg.networks import build_network
 from napari_volseg.planning import TrainPlan
 from napari_volseg.profiling import LoadingProfile, profile_loading

@@ -34,7 +34,7 @@ from napari_volseg.events import Event, Notice
 from napari_volseg.forms import Form, build_pass, form_from_dict, list_forms, to_device
 from napari_volseg.io import content_hash
 from napari_volseg.known import read_known, write_known
-from napari_volseg.mapping import MapJob
+from napari_volseg.mapjob import MapJob
 from napari_volseg.windows import read_window
 
 __all__ = ["Trial", "choose_form", "choose_trial", "run_form_trials", "try_forms"]

@@ -24,7 +24,8 @@ from napari_volseg.geometry import Size
 from napari_volseg.instances import flood_memory, forget_blocks, segment_stored
 from napari_volseg.intensities import compare_intensities
 from napari_volseg.io import LazyArray, write_json, writing
-from napari_volseg.mapping import BLOCKS, MAPS, MapJob, predict_maps, prepare_maps
+from napari_volseg.mapjob import BLOCKS, MAPS, MapJob, prepare_maps
+from napari_volseg.mapping import predict_maps
 from napari_volseg.pipeline import reports_of
 from napari_volseg.review import table_of_blocks, write_table
 from napari_volseg.volume import ArrayLike, Volume

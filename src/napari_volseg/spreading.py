@@ -23,7 +23,8 @@ from napari_volseg.allocator import keep_freed_memory
 from napari_volseg.blocks import BlockGrid
 from napari_volseg.errors import DataError
 from napari_volseg.io import write_text
-from napari_volseg.mapping import BLOCKS, MapJob, predict_blocks
+from napari_volseg.mapjob import BLOCKS, MapJob
+from napari_volseg.mapping import predict_blocks
 from napari_volseg.windows import count_touching
 
 if TYPE_CHECKING:
