@@ -1,5 +1,8 @@
 import json
+import mmap
 import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -129,6 +132,22 @@ def test_the_trial_measures_what_a_step_takes(make_plan):
     features = 16 * 12 * 96 * 96 * 4
     assert measured["one"] > features
     assert measured["two"] > measured["one"] + features
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_a_peak_is_more_than_what_was_taken(monkeypatch, is_noted):
+    """By Linux, which notes it, and by looking, as on other systems."""
+    if not is_noted:
+        monkeypatch.setattr(batching, "_forget_noted_peak", lambda: False)
+    elif not sys.platform.startswith("linux"):
+        pytest.skip("only Linux notes the peak")
+    size = 64_000_000
+    deadline = time.monotonic() + 60
+    with batching._Peak() as peak, mmap.mmap(-1, size) as taken:
+        taken.write(bytes(size))
+        while peak.bytes < size and time.monotonic() < deadline:
+            taken[0] = 1
+        assert peak.bytes >= size
 
 
 def test_the_trial_answers_in_this_process_too(make_plan, monkeypatch):
