@@ -206,7 +206,8 @@ def _review(viewer: Any, picture: Any, name: str = "review") -> None:
     for status in ("accepted", "rejected", "accepted"):
         dock._step(1)
         dock._say(status)
-    dock._step(1)
+    _until_inside(viewer, lambda: dock._step(1))
+    _layer(viewer, "· instances").opacity = 0.6
     picture(name, dock)
 
 
@@ -217,8 +218,21 @@ def _evaluate(viewer: Any, picture: Any) -> None:
     instances.visible = False
     dock.start()
     wait(lambda: bool(dock.scores.text()), 120)
-    dock.table.selectRow(0)
+    rows = iter(range(dock.table.model().rowCount()))
+    _until_inside(viewer, lambda: dock.table.selectRow(next(rows, 0)))
     picture("evaluate", dock, width=360)
+
+
+def _until_inside(viewer: Any, step: Callable[[], object]) -> None:
+    """Go on from object to object until one lies well inside the volume."""
+    low, high = viewer.layers[0].extent.world
+    margin = (high - low)[1:] / 4
+    for _ in range(30):
+        step()
+        wait(lambda: False, 0.2)
+        centre = np.asarray(viewer.camera.center[1:])
+        if (centre > low[1:] + margin).all() and (centre < high[1:] - margin).all():
+            break
 
 
 def _layer(viewer: Any, end: str) -> Any:
