@@ -159,7 +159,7 @@ def test_a_killed_launcher_leaves_nobody(config_file, tmp_path):
         family = psutil.Process(launcher.pid).children(recursive=True)
         assert len(family) >= 2
         launcher.kill()
-    _until(lambda: not any(_lives(process) for process in family), seconds=5.0)
+    _until(lambda: not any(_lives(process) for process in family))
 
 
 def _has_progress(folder):

@@ -254,7 +254,7 @@ def test_a_killed_supervisor_leaves_nobody(tmp_path, ignore_sigint):
         assert len(pids) == 2
         assert not any(map(_gone, pids))
         supervisor.kill()
-    _until(lambda: all(map(_gone, pids)), seconds=2.0)
+    _until(lambda: all(map(_gone, pids)))
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -55,9 +55,9 @@ def test_a_killed_program_takes_worker_and_ranks_along(make_run):
         family = [worker, *worker.children(recursive=True)]
         assert len(family) == 3
         program.kill()
-        _until(lambda: not any(map(_lives, family)), seconds=2.0)
+        _until(lambda: not any(map(_lives, family)))
     # A process whose main thread has ended holds its files until all threads have.
-    _until(lambda: not is_locked(run), seconds=2.0)
+    _until(lambda: not is_locked(run))
 
 
 def test_a_killed_worker_takes_its_ranks_along(make_run):
@@ -67,7 +67,7 @@ def test_a_killed_worker_takes_its_ranks_along(make_run):
     ranks = psutil.Process(worker.pid).children()
     assert len(ranks) == 2
     os.kill(worker.pid, signal.SIGKILL)
-    _until(lambda: not any(map(_lives, ranks)), seconds=2.0)
+    _until(lambda: not any(map(_lives, ranks)))
     *_, last = follow(run, worker)
     assert last.reason == "failed"
 

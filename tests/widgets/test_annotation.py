@@ -81,7 +81,9 @@ def test_only_the_slices_of_a_stroke_are_counted_again(
 ) -> None:
     wait_for(qtbot, panel, "2 instances")
     meter = panel.meter
-    qtbot.waitUntil(lambda: not (meter._later.isActive() or meter._is_busy))
+    qtbot.waitUntil(
+        lambda: not (meter._later.isActive() or meter._is_busy), timeout=60_000
+    )
     (counter,) = panel.meter._counters
     viewer.dims.set_point(0, 4 * SCALE[0])
     labels.data[0, 0, 0] = 50  # behind napari's back

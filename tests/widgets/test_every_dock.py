@@ -64,7 +64,7 @@ def dock(
     for fold in widget.findChildren(QCollapsible):
         fold.expand(animate=False)
     make_narrow(widget)
-    qtbot.waitUntil(lambda: widget.width() <= WIDTH, timeout=5_000)
+    qtbot.waitUntil(lambda: widget.width() <= WIDTH, timeout=60_000)
     QApplication.processEvents()
     return widget
 

@@ -94,7 +94,7 @@ def test_defaults_are_no_settings(form: ConfigForm) -> None:
 
 def test_an_edit_is_announced_and_kept(form: ConfigForm, qtbot: Any) -> None:
     field = form.field("system.training.batch_size")
-    with qtbot.waitSignal(form.changed, timeout=1000):
+    with qtbot.waitSignal(form.changed, timeout=60_000):
         field.native.setText("7")
     assert form.value() == {"system": {"training": {"batch_size": 7}}}
 

@@ -36,10 +36,12 @@ def test_an_empty_viewer_offers_sample_data(
         "vesicles labels",
     ]
     assert not dock.welcome.isVisibleTo(dock)
-    qtbot.waitUntil(lambda: "Press Train. A preview" in dock.next.text())
+    qtbot.waitUntil(
+        lambda: "Press Train. A preview" in dock.next.text(), timeout=60_000
+    )
     viewer.layers.clear()
     assert dock.welcome.isVisibleTo(dock)
-    qtbot.waitUntil(button.isEnabled, timeout=5_000)
+    qtbot.waitUntil(button.isEnabled, timeout=60_000)
 
 
 def test_the_line_follows_from_image_to_labels_to_paint(
@@ -49,11 +51,17 @@ def test_the_line_follows_from_image_to_labels_to_paint(
     viewer.add_image(image, name="em")
     assert "Add a labels layer" in dock.next.text()
     labels = viewer.add_labels(np.zeros(image.shape, np.int32), name="mine")
-    qtbot.waitUntil(lambda: "Paint some objects in 'mine'" in dock.next.text())
+    qtbot.waitUntil(
+        lambda: "Paint some objects in 'mine'" in dock.next.text(), timeout=60_000
+    )
     labels.paint((3, 10, 10), 1)
-    qtbot.waitUntil(lambda: "what 1 instance can teach" in dock.next.text())
+    qtbot.waitUntil(
+        lambda: "what 1 instance can teach" in dock.next.text(), timeout=60_000
+    )
     labels.scale = (2, 1, 1)
-    qtbot.waitUntil(lambda: "Mend what the line above" in dock.next.text())
+    qtbot.waitUntil(
+        lambda: "Mend what the line above" in dock.next.text(), timeout=60_000
+    )
 
 
 @pytest.mark.parametrize(
