@@ -24,6 +24,7 @@ from napari_volseg.events import Event, Finished, Notice
 from napari_volseg.failures import explain
 from napari_volseg.io import write_json
 from napari_volseg.joblog import LogKeeper, logging_to, sweep
+from napari_volseg.priority import step_back
 from napari_volseg.ranks import lead_cluster, place_in_cluster, supervise
 from napari_volseg.runs import (
     Control,
@@ -120,9 +121,7 @@ def serve(folder: Path, *, resume: bool, with_parent: bool) -> int:
         watcher.start()
     else:
         begin_session(folder, resume=resume)
-    if hasattr(os, "nice"):
-        with suppress(OSError):
-            os.nice(5)
+    step_back()
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
     finished = run_job(

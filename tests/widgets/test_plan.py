@@ -71,8 +71,9 @@ def test_the_plan_is_shown_before_start(
     assert "cpu (bf16) · 0.8 of 12.3 GB free memory" in text
     assert "patch 32 × 96 × 96 · batch 2 · rsunet" in text
     assert "Nothing is held out" in dock.plan.notices.text()
-    assert "It &lt;fits&gt;." in dock.plan.reasons.text()
     assert "(1)" in dock.plan.fold.text()
+    dock.plan.fold.expand(animate=False)
+    assert "It &lt;fits&gt;." in dock.plan.reasons.text()
 
 
 def test_the_real_command_plans_what_the_dock_holds(

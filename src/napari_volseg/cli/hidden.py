@@ -7,10 +7,10 @@ import json
 import os
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 from napari_volseg.cli.options import Commands, print_json
+from napari_volseg.priority import step_back
 from napari_volseg.runs import read_run
 
 __all__ = ["add_commands"]
@@ -93,9 +93,7 @@ def _helper(args: argparse.Namespace) -> int:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    if hasattr(os, "nice"):
-        with suppress(OSError):
-            os.nice(5)
+    step_back()
     return main(args.arguments)
 
 

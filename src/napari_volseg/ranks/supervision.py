@@ -126,7 +126,7 @@ class _Rank:
                 cwd=folder,
                 env=_environment(),
                 # Ctrl-C in a terminal asks the supervisor, who asks rank 0.
-                start_new_session=sys.platform != "win32",
+                process_group=None if sys.platform == "win32" else 0,
             )
         finally:
             os.close(log)

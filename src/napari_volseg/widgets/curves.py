@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from napari_volseg.events import Event, Progress, Validated
 
-__all__ = ["Curves"]
+__all__ = ["Curves", "shown_range"]
 
 _MAX_POINTS = 2000
 
@@ -25,6 +28,23 @@ class Curves:
             _append(self.score, event.step, event.metrics["f1_50"])
             return True
         return False
+
+
+def shown_range(values: Sequence[float]) -> tuple[float, float]:
+    """Return a range around the finite values that seldom changes as they grow.
+
+    Its ends are multiples of a tenth to a quarter of the span, of 1, 2 or 5 times a
+    power of ten: axes are the costly part of a plot, and are drawn anew only when
+    their range changes.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    if low == high:
+        low, high = low - abs(low) / 10 - 0.1, high + abs(high) / 10 + 0.1
+    rough = (high - low) / 10
+    power = 10.0 ** math.floor(math.log10(rough))
+    unit = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
+    return math.floor(low / unit) * unit, math.ceil(high / unit) * unit
 
 
 def _append(points: list[tuple[float, float]], step: float, value: float) -> None:

@@ -98,7 +98,7 @@ class Planner(QObject):
             Another number whenever the layers or what they hold changed.
         """
         self._question = config, pairs, data_version
-        known = self._remembered.get((data_version, dump_config(config)))
+        known = self._remembered.get((data_version, config.model_dump_json()))
         if known is not None:
             self.cancel()
             self._tell(known)
@@ -124,7 +124,7 @@ class Planner(QObject):
             self._timer.start(100)
             return
         config, pairs, version = self._question
-        key = (version, dump_config(config))
+        key = (version, config.model_dump_json())
         self._is_busy = True
         worker = create_worker(
             _plan,
@@ -151,7 +151,7 @@ class Planner(QObject):
         if self._question is None:
             return
         config, _, version = self._question
-        if key == (version, dump_config(config)):
+        if key == (version, config.model_dump_json()):
             self._tell(answer)
 
     def _tell(self, answer: dict[str, Any] | str) -> None:

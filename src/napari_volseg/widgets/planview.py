@@ -27,6 +27,8 @@ class PlanView(QWidget):
         self.fold.setDuration(0)
         self.fold.setToolTip("Settings chosen from the data, each with its reason")
         self.fold.addWidget(self.reasons)
+        self.fold.toggled.connect(self._tell_reasons)
+        self._reasons = ""
         for outer in (self.fold, self.fold.content()):
             margins = outer.layout()
             if margins is not None:
@@ -67,10 +69,15 @@ class PlanView(QWidget):
         self.notices.setText("\n".join(notices))
         self.notices.setVisible(bool(notices))
         lines = [choice_words(choice) for choice in choices]
-        self.reasons.setText("".join(f"<p>{line}</p>" for line in lines))
+        self._reasons = "".join(f"<p>{line}</p>" for line in lines)
+        self._tell_reasons(self.fold.isExpanded())
         self.fold.setText(f"Why these settings ({len(lines)})")
         self.fold.setVisible(bool(lines))
         self.show()
+
+    def _tell_reasons(self, is_open: bool) -> None:
+        """Show the reasons where they are seen: laying out long text takes long."""
+        self.reasons.setText(self._reasons if is_open else "")
 
 
 def plan_words(plan: Mapping[str, Any]) -> str:

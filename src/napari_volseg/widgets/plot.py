@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.widgets.connections import Connections
-from napari_volseg.widgets.curves import Curves
+from napari_volseg.widgets.curves import Curves, shown_range
 from napari_volseg.widgets.messages import wrapped_label
 
 __all__ = ["MAP_COLOURS", "THRESHOLDS", "CurvePlot", "Plot", "ProfilePlot", "SizePlot"]
@@ -31,6 +31,7 @@ OTHER_COLOUR = RUN_COLOURS[0]
 _DARKER = 190
 """Percent by which the accent of a light theme is darkened to be read."""
 _REDRAW_MS = 250
+_AXIS_WIDTH, _AXIS_HEIGHT = 46, 20
 _ROLES = ("mask", "boundary", "distance")
 MAP_COLOURS = {"boundary": "#e040e0", "distance": "#35b779"}
 """Of curves; the mask, which is grey, takes the colour of the text."""
@@ -85,7 +86,11 @@ class Plot(QWidget):
 
     def _show_all(self, event: Any) -> None:
         if event.double():
-            self.canvas.enableAutoRange()
+            self.follow()
+
+    def follow(self) -> None:
+        """Show all that is drawn, and all that will be."""
+        self.canvas.enableAutoRange()
 
     def later(self) -> None:
         """Draw soon; many calls draw once."""
@@ -133,6 +138,9 @@ class CurvePlot(Plot):
         """Another run to draw behind this one."""
         plot = self.canvas.getPlotItem()
         plot.showAxis("right")
+        for side in ("left", "right"):  # other numbers do not move the plot
+            plot.getAxis(side).setWidth(_AXIS_WIDTH)
+        plot.getAxis("bottom").setHeight(_AXIS_HEIGHT)
         self._other_loss = plot.plot()
         self._loss = plot.plot()
         self._score = pg.PlotCurveItem()
@@ -146,7 +154,16 @@ class CurvePlot(Plot):
         self._right.addItem(self._other_score)
         self._right.addItem(self._score)
         self._right.addItem(self._dots)
-        plot.getViewBox().sigResized.connect(self._align)
+        view = plot.getViewBox()
+        view.sigResized.connect(self._align)
+        view.disableAutoRange()
+        view.sigRangeChangedManually.connect(self._zoomed)
+        self._follows = True
+
+    def follow(self) -> None:
+        """Show all steps, and those to come."""
+        self._follows = True
+        self._fit()
 
     def style_content(self, text: Any, accent: Any) -> None:
         """Colour each curve and its axis alike, which is the legend."""
@@ -169,7 +186,24 @@ class CurvePlot(Plot):
         other = self.other or Curves()
         _set(self._other_loss, other.loss)
         _set(self._other_score, other.score)
+        self._fit()
         self._align()
+
+    def _zoomed(self) -> None:
+        self._follows = False
+        self._fit()
+
+    def _fit(self) -> None:
+        """Show all steps unless the user zoomed, and all losses at these steps."""
+        view = self.canvas.getViewBox()
+        points = self.curves.loss + (self.other.loss if self.other else [])
+        if self._follows:
+            first, last = shown_range([step for step, _ in points])
+        else:
+            first, last = view.viewRange()[0]
+        shown = shown_range([loss for step, loss in points if first <= step <= last])
+        if view.viewRange() != [[first, last], list(shown)]:
+            view.setRange(xRange=(first, last), yRange=shown, padding=0)
 
     def _align(self) -> None:
         self._right.setGeometry(
