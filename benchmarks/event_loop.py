@@ -117,11 +117,14 @@ class _Collections:
 
 def pump(is_done: Callable[[], bool], timeout: float) -> None:
     """Handle Qt's events until something holds or the time is over."""
+    from qtpy.QtCore import QEvent
     from qtpy.QtWidgets import QApplication
 
     end = time.monotonic() + timeout
     while not is_done() and time.monotonic() < end:
         QApplication.processEvents()
+        # Left to the event loop, which would delete widgets in the next phase.
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         time.sleep(0.005)
 
 

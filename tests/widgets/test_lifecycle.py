@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from qtpy.QtCore import Qt
 from napari_volseg.errors import DataError
 from napari_volseg.io import read_labels
 from napari_volseg.runs import is_locked, list_runs, read_result
-from napari_volseg.widgets.preview import BOX_NAME
+from napari_volseg.widgets.job import Job
+from napari_volseg.widgets.preview import BOX_NAME, LivePreview
 from napari_volseg.widgets.runfolders import find_unfinished
 from napari_volseg.widgets.train import TrainWidget
 
@@ -139,6 +141,24 @@ def test_previews_that_come_faster_than_they_are_shown_are_all_shown(
     qtbot.waitUntil(newest, timeout=60_000)
     assert (viewer.layers["preview: mask"].data == 199).all()
     end(dock, qtbot)
+
+
+def test_trainings_that_ended_are_forgotten(
+    viewer: Any, dock: TrainWidget, qtbot: Any, play: Callable[[str], None]
+) -> None:
+    play(RUN)
+    for _ in range(2):
+        begin(dock, qtbot)
+        qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
+        end(dock, qtbot)
+
+    def are_gone() -> bool:
+        gc.collect()
+        return not any(
+            isinstance(thing, (Job, LivePreview)) for thing in gc.get_objects()
+        )
+
+    qtbot.waitUntil(are_gone, timeout=60_000)
 
 
 PHASES: dict[str, tuple[str, Callable[[TrainWidget], object]]] = {

@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
@@ -18,6 +17,7 @@ from napari_volseg.widgets.helper import Cancelled, ask
 from napari_volseg.widgets.messages import explain, sentence
 from napari_volseg.widgets.predictions import PredictionCombo
 from napari_volseg.widgets.results import Prediction, read_prediction_result
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["ApplyPart"]
 
@@ -112,7 +112,7 @@ class ApplyPart(QWidget):
         self.destroyed.connect(work.close)
         self.button.setText("Cancel")
         self.button.setToolTip("Stop, and leave the prediction as it was")
-        worker = create_worker(work.run, _start_thread=False, _ignore_errors=True)
+        worker = make_worker(work.run)
         worker.returned.connect(self._take)
         worker.errored.connect(self._complain)
         worker.finished.connect(self._end)

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
-from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QWidget
 
 from napari_volseg.errors import DataError
@@ -30,6 +29,7 @@ from napari_volseg.widgets.messages import (
 from napari_volseg.widgets.outputs import add_layer
 from napari_volseg.widgets.pairs import AnnotatedChooser
 from napari_volseg.widgets.snapshots import capture_pair, lock_layers
+from napari_volseg.widgets.threads import make_worker
 from napari_volseg.widgets.viewers import look_at
 
 if TYPE_CHECKING:
@@ -170,12 +170,7 @@ class CheckWidget(QWidget):
                 take(result)
             self._tidy()
 
-        worker = create_worker(
-            _guarded,
-            partial(work, lambda: task.is_cancelled),
-            _start_thread=False,
-            _ignore_errors=True,
-        )
+        worker = make_worker(_guarded, partial(work, lambda: task.is_cancelled))
         worker.returned.connect(lambda answer: end(*answer))
         worker.errored.connect(lambda error: end(None, str(error)))
         worker.start()

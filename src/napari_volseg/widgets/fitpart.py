@@ -13,7 +13,6 @@ from typing import Any, get_args
 import numpy as np
 import pyqtgraph as pg
 from napari.layers import Labels
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
@@ -29,6 +28,7 @@ from napari_volseg.widgets.layers import check_aligned, labels_array
 from napari_volseg.widgets.messages import explain, sentence, wrapped_label
 from napari_volseg.widgets.plot import MAP_COLOURS, Plot
 from napari_volseg.widgets.predictions import PredictionCombo, view_box
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["FitPart", "ScorePlot"]
 
@@ -246,12 +246,7 @@ class FitPart(QWidget):
         self.destroyed.connect(search.close)
         self.button.setText("Cancel")
         self.result.setText("Reading…")
-        worker = create_worker(
-            search.run,
-            wish,
-            _start_thread=False,
-            _ignore_errors=True,
-        )
+        worker = make_worker(search.run, wish)
         worker.returned.connect(self._take)
         worker.errored.connect(self._complain)
         worker.finished.connect(self._end)

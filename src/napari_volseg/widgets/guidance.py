@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels, Layer
-from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_volseg.review.doubt import DOUBTFUL
 from napari_volseg.widgets.messages import count_words, explain, wrapped_label
 from napari_volseg.widgets.samples import LayerData, vesicles
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["Welcome", "predicted_words", "train_words"]
 
@@ -65,7 +65,7 @@ class Welcome(QWidget):
             return
         self.sample.setText("Generating…")
         explain(self.sample, "", "The sample is being generated")
-        worker = create_worker(vesicles, _start_thread=False, _ignore_errors=True)
+        worker = make_worker(vesicles)
         worker.returned.connect(self._add)
         worker.finished.connect(self._tidy)
         worker.start()

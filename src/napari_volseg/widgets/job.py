@@ -90,6 +90,11 @@ class _Described(partial[Iterator[object]]):
         return self.words
 
 
+def _run_once(held: list[Iterator[object]]) -> Iterator[object]:
+    """Yield from what a list holds, and leave the list empty."""
+    yield from held.pop()
+
+
 class _Follower(GeneratorWorker):  # type: ignore[misc]
     """A worker whose `quit`, which napari calls on closing, stops the job."""
 
@@ -171,7 +176,8 @@ class Job(QObject):
             Only follow a worker that is running already.
         """
         _running.append(self)
-        work = _Described(self._work, make_folder, resume, attach)
+        # napari keeps the function of each worker for as long as its window is open.
+        work = _Described(_run_once, [self._work(make_folder, resume, attach)])
         work.words = self.title
         self._worker = create_worker(
             work,
@@ -337,6 +343,7 @@ class Job(QObject):
     def _leave(self) -> None:
         if self in _running:
             _running.remove(self)
+        self._worker.on_quit = None
         if self._activity is not None:
             self._activity.close()
             self._activity = None

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels, Layer
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QProgressBar, QVBoxLayout, QWidget
 
@@ -19,6 +18,7 @@ from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.messages import count_words, sentence, wrapped_label
 from napari_volseg.widgets.snapshots import PairSnapshot
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["AnnotationMeter", "CountedPair", "Pairs", "count_pairs", "share_words"]
 
@@ -166,14 +166,7 @@ class AnnotationMeter(QWidget):
             counter.forget(self._dirty.get(key, ()))
         self._dirty.clear()
         self._is_busy = True
-        worker = create_worker(
-            count_pairs,
-            pairs,
-            counters,
-            self._task.asked,
-            _start_thread=False,
-            _ignore_errors=True,
-        )
+        worker = make_worker(count_pairs, pairs, counters, self._task.asked)
         worker.returned.connect(self._take)
         worker.errored.connect(self._fail)
         worker.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari.qt.threading import create_worker
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
 
@@ -13,6 +12,7 @@ from napari_volseg.models import ModelInfo, read_model_info
 from napari_volseg.widgets.combos import fit_narrow
 from napari_volseg.widgets.modellist import find_models, model_identity, model_words
 from napari_volseg.widgets.preferences import runs_dir
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["ModelPart"]
 
@@ -47,7 +47,7 @@ class ModelPart(QWidget):
 
     def refresh(self) -> None:
         """Look for models in the folder of runs, in a thread."""
-        worker = create_worker(find_models, _start_thread=False, _ignore_errors=True)
+        worker = make_worker(find_models)
         worker.returned.connect(self._list)
         worker.start()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, Signal
 
 __all__ = ["Newest"]
+
+
+from napari_volseg.widgets.threads import make_worker
 
 
 class Newest(QObject):
@@ -43,7 +45,7 @@ class Newest(QObject):
         if wish is None:
             return
         self._is_busy = True
-        worker = create_worker(*wish, _start_thread=False, _ignore_errors=True)
+        worker = make_worker(*wish)
         worker.returned.connect(self.returned)
         worker.errored.connect(self._tell)
         worker.finished.connect(self._end)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from napari.layers import Labels
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -32,6 +31,7 @@ from napari_volseg.widgets.job import Job
 from napari_volseg.widgets.learntfrom import LearntFrom
 from napari_volseg.widgets.messages import MessageLine, explain
 from napari_volseg.widgets.snapshots import PairSnapshot, lock_layers
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["NewLabelsPanel"]
 
@@ -103,14 +103,7 @@ class NewLabelsPanel(QWidget):
             self.message.show_error(str(error))
             return
         unlock = lock_layers(snapshots)
-        worker = create_worker(
-            _hand_in,
-            folder,
-            snapshots,
-            self._layers.keeps_region,
-            _start_thread=False,
-            _ignore_errors=True,
-        )
+        worker = make_worker(_hand_in, folder, snapshots, self._layers.keeps_region)
         worker.yielded.connect(unlock)
         worker.finished.connect(unlock)
         worker.returned.connect(self._show)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
@@ -22,6 +21,7 @@ from napari_volseg.runs.folder import CONFIG
 from napari_volseg.runs.pairs import Role
 from napari_volseg.widgets.helper import Cancelled, ask
 from napari_volseg.widgets.snapshots import PairSnapshot
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["DELAY_MS", "Planner"]
 
@@ -126,15 +126,8 @@ class Planner(QObject):
         config, pairs, version = self._question
         key = (version, config.model_dump_json())
         self._is_busy = True
-        worker = create_worker(
-            _plan,
-            self._desk,
-            config,
-            pairs,
-            version,
-            self._desk.ticket,
-            _start_thread=False,
-            _ignore_errors=True,
+        worker = make_worker(
+            _plan, self._desk, config, pairs, version, self._desk.ticket
         )
         worker.returned.connect(lambda answer: self._take(key, answer))
         worker.errored.connect(lambda error: self._take(key, str(error)))

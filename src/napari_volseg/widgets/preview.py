@@ -44,7 +44,8 @@ class LivePreview(QObject):
     """Shows the previews of a job and tells it where the user wants them.
 
     The box is a rectangle without a slice of its own: it lies in all slices,
-    and the preview follows the slice that is looked at.
+    and the preview follows the slice that is looked at. It deletes itself when the
+    job has ended and all is shown.
     """
 
     def __init__(
@@ -61,13 +62,14 @@ class LivePreview(QObject):
         self._timer.setInterval(_SETTLE_MS)
         self._timer.timeout.connect(self._ask)
         self._waiting: Preview | None = None
+        self._is_cut = False
         self._steps_left: list[Callable[[], None]] = []
         self._stepper = QTimer(self)
         self._stepper.setInterval(_STEP_MS)
         self._stepper.timeout.connect(self._step)
         job.preview.connect(self.show)
         job.finished.connect(self._cut)
-        self._connections = Connections(parent)
+        self._connections = Connections(self)
         self._connections.add(viewer.dims.events.current_step, self._settle)
 
     def show(self, preview: Preview) -> None:
@@ -105,6 +107,8 @@ class LivePreview(QObject):
             return
         self._stepper.stop()
         self._begin()
+        if self._is_cut and not self._stepper.isActive():
+            self.deleteLater()
 
     def _update(self, role: str, data: Any, options: dict[str, Any]) -> None:
         layer = self._find(f"{PREFIX}{role}")
@@ -231,6 +235,9 @@ class LivePreview(QObject):
         self._timer.stop()
         self._job.preview.disconnect(self.show)
         self._connections.close()
+        self._is_cut = True
+        if not self._stepper.isActive():
+            self.deleteLater()
 
 
 def _shrink(start: int, stop: int, factor: float) -> tuple[int, int]:

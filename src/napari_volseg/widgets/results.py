@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from napari.layers import Labels
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_volseg.events import Finished
@@ -25,6 +24,7 @@ from napari_volseg.widgets.layers import METADATA_KEY, Placement, plain
 from napari_volseg.widgets.outputs import MAPS, add_beside, make_instances, make_map
 from napari_volseg.widgets.readers import lazy
 from napari_volseg.widgets.stream import MapStream
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["Delivery", "Prediction", "read_prediction_result"]
 
@@ -84,7 +84,7 @@ class Delivery(QObject):
             if not self._job.window_is_gone:
                 self._stream.stop()
             return
-        worker = create_worker(self._make, self._job.folder, _start_thread=False)
+        worker = make_worker(self._make, self._job.folder)
         worker.returned.connect(self._add)
         worker.errored.connect(self._give_up)
         worker.start()

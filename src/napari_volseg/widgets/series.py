@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, Signal
 
 from napari_volseg.events import Finished
@@ -19,6 +18,7 @@ from napari_volseg.widgets.layers import METADATA_KEY, placement
 from napari_volseg.widgets.outputs import MAPS, add_beside
 from napari_volseg.widgets.parts import Part
 from napari_volseg.widgets.results import read_prediction_result
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["Series"]
 
@@ -80,7 +80,7 @@ class Series(QObject):
 
     def _deliver(self) -> None:
         """Read what was predicted in a thread, and add it as layers."""
-        worker = create_worker(self._make, _start_thread=False, _ignore_errors=True)
+        worker = make_worker(self._make)
         worker.returned.connect(self._add)
         worker.errored.connect(lambda error: self.failed.emit(str(error)))
         worker.start()

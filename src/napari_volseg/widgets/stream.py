@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer
 
 from napari_volseg.events import Event, Progress
@@ -16,6 +15,7 @@ from napari_volseg.widgets.job import Job
 from napari_volseg.widgets.layers import METADATA_KEY, Placement, plain
 from napari_volseg.widgets.outputs import MAPS, add_beside, free_name, make_map
 from napari_volseg.widgets.readers import lazy
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["MapStream"]
 
@@ -114,10 +114,7 @@ class MapStream(QObject):
             return
         boxes, self._ready = self._ready, []
         self._is_reading = True
-        worker = create_worker(
-            read_boxes, folder, self._maps, boxes, _start_thread=False,
-            _ignore_errors=True,
-        )  # fmt: skip
+        worker = make_worker(read_boxes, folder, self._maps, boxes)
         worker.returned.connect(self._show)
         worker.finished.connect(self._end)
         worker.start()

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Layer, Shapes
-from napari.qt.threading import create_worker
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
@@ -23,6 +22,7 @@ from napari_volseg.widgets.messages import explain, sentence, wrapped_label
 from napari_volseg.widgets.meter import CountedPair
 from napari_volseg.widgets.outputs import add_beside
 from napari_volseg.widgets.predictions import shown_predictions
+from napari_volseg.widgets.threads import make_worker
 from napari_volseg.widgets.viewers import look_at
 from napari_volseg.widgets.whatcounts import view_of
 
@@ -111,14 +111,12 @@ class SuggestionBar(QWidget):
         image, pair = self._image, self._pair
         self.reason.setText("Looking for boxes… You can go on painting.")
         self._tidy()
-        worker = create_worker(
+        worker = make_worker(
             _suggest,
             pair.snapshot.image,
             view_of(pair, 0, None),
             self._maps_of(image, pair),
             task,
-            _start_thread=False,
-            _ignore_errors=True,
         )
         worker.returned.connect(lambda answer: self._take(answer, image, task))
         worker.errored.connect(lambda error: self._take(str(error), image, task))

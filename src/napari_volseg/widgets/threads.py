@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import isgeneratorfunction
 from typing import Any
 
-from napari.qt.threading import create_worker
+from napari.qt.threading import FunctionWorker, GeneratorWorker
 from qtpy.QtCore import QObject
+from superqt.utils import create_worker
 
 from napari_volseg.errors import DataError
 from napari_volseg.review import HelperGone
 from napari_volseg.widgets.helper import Cancelled
 
-__all__ = ["in_thread"]
+__all__ = ["in_thread", "make_worker"]
+
+
+def make_worker(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Return a worker of napari for something short, not yet started.
+
+    napari's own `create_worker` notes each worker as a task of the window and keeps
+    it, with all that its function and signals hold, until the window closes. It also
+    asks before closing while one runs, which is for jobs that take minutes.
+    """
+    kind = GeneratorWorker if isgeneratorfunction(work) else FunctionWorker
+    return create_worker(
+        work,
+        *arguments,
+        _worker_class=kind,
+        _start_thread=False,
+        _ignore_errors=True,
+    )
 
 
 def in_thread(
@@ -59,7 +78,7 @@ def in_thread(
         if not state["is_gone"]:
             lose(str(error) or type(error).__name__)
 
-    worker = create_worker(guarded, _start_thread=False, _ignore_errors=True)
+    worker = make_worker(guarded)
     worker.returned.connect(end)
     worker.errored.connect(fail)
     worker.start()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
-from napari.qt.threading import create_worker
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
@@ -61,6 +60,7 @@ from napari_volseg.widgets.snapshots import (
     lock_layers,
     pair_names,
 )
+from napari_volseg.widgets.threads import make_worker
 
 if TYPE_CHECKING:
     import napari
@@ -85,7 +85,6 @@ class TrainWidget(QWidget):
         super().__init__()
         self._viewer: Any = viewer
         self._job: Job | None = None
-        self._preview: LivePreview | None = None
         self._found: RunSummary | None = None
         self._outcome = "ready"
         self._trained: Path | None = None
@@ -341,7 +340,7 @@ class TrainWidget(QWidget):
     def _attach(self, job: Job, images: Sequence[Layer | None]) -> None:
         self._planner.close()
         self._job = job
-        self._preview = LivePreview(self._viewer, images, job, self)
+        LivePreview(self._viewer, images, job, self)
         job.finished.connect(self._finish)
         self.view.follow(job)
         if job.learnt_from is None and job.folder is not None:
@@ -383,9 +382,7 @@ class TrainWidget(QWidget):
             self._watch_layers()
 
     def _look_for_runs(self) -> None:
-        worker = create_worker(
-            find_unfinished, _start_thread=False, _ignore_errors=True
-        )
+        worker = make_worker(find_unfinished)
         worker.returned.connect(self._offer)
         worker.start()
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
 from napari_volseg.retuning import Failed, Retuned, Retuner
+from napari_volseg.widgets.threads import make_worker
 
 __all__ = ["Tuning"]
 
@@ -59,9 +59,7 @@ class Tuning(QObject):
             self._send()
         elif not self._is_loading:
             self._is_loading = True
-            worker = create_worker(
-                _load, self._maps, self.box, _start_thread=False, _ignore_errors=True
-            )
+            worker = make_worker(_load, self._maps, self.box)
             worker.returned.connect(self._take)
             worker.errored.connect(self._lose)
             worker.start()
