@@ -82,6 +82,8 @@ def train(dock: TrainWidget, qtbot: Any, runs_dir: Path) -> Path:
     assert dock.train.isEnabled(), dock.train.toolTip()
     qtbot.mouseClick(dock.train, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: dock._job is None, timeout=LONG)
+    ended = lambda: list_runs(runs_dir)[0].state != "running"  # noqa: E731
+    qtbot.waitUntil(ended, timeout=LONG)
     (run,) = list_runs(runs_dir)
     assert run.state == "completed", run.message
     return run.folder

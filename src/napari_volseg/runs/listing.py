@@ -146,14 +146,14 @@ def _summarise(folder: Path) -> RunSummary:
 
 
 def _state(folder: Path) -> tuple[State, str, Mapping[str, float]]:
+    if is_locked(folder):
+        return "running", "", {}
     try:
         result = read_result(folder)
     except DataError as error:
         return "failed", str(error), {}
-    if result is not None:  # its process may take a moment to end
+    if result is not None:
         return result.reason, result.message, result.metrics
-    if is_locked(folder):
-        return "running", "", {}
     return ("interrupted" if (folder / EVENTS).exists() else "new"), "", {}
 
 
