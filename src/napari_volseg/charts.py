@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-__all__ = ["N_COLOURS", "line_chart"]
+__all__ = ["N_COLOURS", "line_chart", "round_step"]
 
 _WIDTH, _HEIGHT = 460, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 10, 10, 32
@@ -74,13 +74,17 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], x_label: str) 
     )
 
 
+def round_step(least: float) -> float:
+    """Return the smallest of 1, 2, 2.5 or 5 times a power of ten from `least` on."""
+    power = 10.0 ** np.floor(np.log10(least))
+    enough = least * (1 - 1e-12)  # 10 ** -1 * 3 is more than 0.3
+    return next(float(power * m) for m in (1, 2, 2.5, 5, 10) if power * m >= enough)
+
+
 def _ticks(highest: float, wanted: int = 5) -> list[float]:
     """Return round numbers from zero to at least `highest`."""
     if highest <= 0:
         return [0.0, 1.0]
-    power = 10.0 ** np.floor(np.log10(highest / wanted))
-    step = next(
-        float(power * m) for m in (1, 2, 2.5, 5, 10) if power * m * wanted >= highest
-    )
+    step = round_step(highest / wanted)
     count = int(np.ceil(highest / step - 1e-9))
     return [round(step * i, 12) for i in range(count + 1)]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["step_back"]
 
 _NICENESS = 5
+_AUTOGROUP = Path("/proc/self/autogroup")
+_TRIES = 10
 
 
 def step_back() -> None:
@@ -24,4 +27,14 @@ def step_back() -> None:
     with suppress(OSError):
         niceness = os.nice(_NICENESS)
         if os.getpid() == os.getsid(0):
-            Path("/proc/self/autogroup").write_text(f"{niceness}\n")
+            _tell_session(niceness)
+
+
+def _tell_session(niceness: int) -> None:
+    for _ in range(_TRIES):
+        try:
+            _AUTOGROUP.write_text(f"{niceness}\n")
+        except BlockingIOError:  # one process of the system every 100 ms
+            time.sleep(0.1)
+        else:
+            return

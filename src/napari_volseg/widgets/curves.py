@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from napari_volseg.charts import round_step
 from napari_volseg.events import Event, Progress, Validated
 
 __all__ = ["Curves", "shown_range"]
@@ -33,17 +34,14 @@ class Curves:
 def shown_range(values: Sequence[float]) -> tuple[float, float]:
     """Return a range around the finite values that seldom changes as they grow.
 
-    Its ends are multiples of a tenth to a quarter of the span, of 1, 2 or 5 times a
-    power of ten: axes are the costly part of a plot, and are drawn anew only when
-    their range changes.
+    Its ends are multiples of a round tenth to quarter of the span: axes are the costly
+    part of a plot, and are drawn anew only when their range changes.
     """
     finite = [value for value in values if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     if low == high:
         low, high = low - abs(low) / 10 - 0.1, high + abs(high) / 10 + 0.1
-    rough = (high - low) / 10
-    power = 10.0 ** math.floor(math.log10(rough))
-    unit = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
+    unit = round_step((high - low) / 10)
     return math.floor(low / unit) * unit, math.ceil(high / unit) * unit
 
 

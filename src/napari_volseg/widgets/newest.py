@@ -7,10 +7,9 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-__all__ = ["Newest"]
-
-
 from napari_volseg.widgets.threads import make_worker
+
+__all__ = ["Newest"]
 
 
 class Newest(QObject):
