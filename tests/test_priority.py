@@ -15,7 +15,8 @@ from napari_volseg.priority import step_back
 
 def session():
     path = Path("/proc/self/autogroup")
-    return int(path.read_text().split()[-1]) if path.exists() else None
+    words = path.read_text().split() if path.exists() else []
+    return int(words[-1]) if words else None  # empty: a session without a group
 
 before = os.nice(0), session()
 step_back()

@@ -28,10 +28,13 @@ LONG = 240_000
 SMALLEST = 60
 """Smaller instances are not corrected and do not count, in voxels."""
 
+GOOD = 0.75
+"""An outline is left as it is from this share of overlap on."""
+
 QUICK = {
-    "data": {"patch_size": [16, 48, 48], "iter_num_per_epoch": 50},
-    "model": {"filters": [8, 16, 32], "binning": [1, 1, 1]},
-    "optimization": {"max_epochs": 5000, "optimizer": {"lr": 0.003}},
+    "data": {"patch_size": [16, 96, 96], "iter_num_per_epoch": 50},
+    "model": {"filters": [8, 16, 32], "binning": [1, 2, 2]},
+    "optimization": {"max_epochs": 5000, "optimizer": {"lr": 0.006}},
     "system": {"training": {"batch_size": 2, "num_workers": 0}, "device": "cpu"},
     "monitor": {"tensorboard": False, "early_stopping": {"enabled": False}},
 }
@@ -234,7 +237,7 @@ class Hand:
             ids, counts = np.unique(found[is_true], return_counts=True)
             best = int(ids[counts.argmax()])
             is_best = found == best
-            if best and iou(is_best, is_true) > 0.5:
+            if best and iou(is_best, is_true) > GOOD:
                 continue
             if best and np.count_nonzero(is_best & is_true) * 2 > is_best.sum():
                 where = is_best | is_true
@@ -276,7 +279,7 @@ def judge(found: NDArray[Any], truth: NDArray[np.int32]) -> list[tuple[list[int]
             todo.append((labels, "delete"))
         elif len(labels) > 1:
             todo.append((labels, "merge"))
-        elif iou(found == labels[0], truth == true) > 0.5:
+        elif iou(found == labels[0], truth == true) > GOOD:
             todo.append((labels, "accept"))
     return todo
 

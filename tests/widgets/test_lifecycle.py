@@ -154,9 +154,7 @@ def test_trainings_that_ended_are_forgotten(
 
     def are_gone() -> bool:
         gc.collect()
-        return not any(
-            isinstance(thing, (Job, LivePreview)) for thing in gc.get_objects()
-        )
+        return not any(type(thing) in (Job, LivePreview) for thing in gc.get_objects())
 
     qtbot.waitUntil(are_gone, timeout=60_000)
 
