@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from napari_volseg.instances.joining import Graph
+from napari_volseg.instances.joining import Graph, climb, sort_by_level
 
 __all__ = ["make_graph", "n_cells", "paint", "touching_edges"]
 
@@ -52,21 +52,23 @@ def make_graph(
     padded[2 : z + 2, 2 : y + 2, 2 : x + 2] = heights_ZYX
     births_ZYX, lowest_ZYX = _extremes(padded)
     edges, weights, enough = _find_edges(padded, births_ZYX, lowest_ZYX)
-    edges, edge_ends = _sort_edges(edges, weights)
     births_ZYX = births_ZYX[:-1, :-1, :-1]
     births = births_ZYX.reshape(-1)
+    is_frontier = _frontier(births_ZYX, open_sides)
+    roots, edges, weights = climb(births, is_frontier, edges, weights)
+    edges, edge_ends = sort_by_level(edges, weights)
     if min_size > 1:
         unless = enough if min_size <= _CELL else np.zeros_like(enough)
-        voxels, voxel_ends = _list_voxels(padded, unless)
+        voxels, voxel_ends = _list_voxels(padded, births_ZYX, unless, roots)
     else:
         voxels, voxel_ends = np.empty((0, 2), np.int32), np.zeros(258, np.int64)
-    is_frontier = _frontier(births_ZYX, open_sides)
     none = np.zeros(births_ZYX.size, np.uint8)
     return Graph(
         births,
         births if min_size <= 1 else none,
         none.astype(np.bool_),
         is_frontier,
+        roots,
         edges,
         edge_ends,
         voxels,
@@ -217,61 +219,62 @@ def _find_edges(
 
 
 @njit(nogil=True, cache=True)
-def _sort_edges(
-    edges: NDArray[np.int32], weights: Heights
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return the edges by falling weight, and how many weigh a level or more."""
-    ends = np.zeros(258, np.int64)
-    for weight in weights:
-        ends[weight] += 1
-    for level in range(256, -1, -1):
-        ends[level] += ends[level + 1]
-    ordered, at = np.empty_like(edges), ends[1:].copy()
-    for e in range(weights.size):
-        place = at[weights[e]]
-        ordered[place, 0], ordered[place, 1] = edges[e, 0], edges[e, 1]
-        at[weights[e]] += 1
-    return ordered, ends
-
-
-@njit(nogil=True, cache=True)
 def _list_voxels(
-    h: Heights, enough: Heights
+    h: Heights, births: Heights, enough: Heights, roots: Ids
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return cells and numbers of voxels by falling height, as `_sort_edges` does.
+    """Return roots and numbers of voxels by falling height, as `sort_by_level` does.
 
     Voxels up to the height that is enough for their cell are left out: others that are
     higher and joined to them at their level are as many as count.
     """
-    n_z, n_y, n_x = h.shape[0] - 4, h.shape[1] - 4, h.shape[2] - 4
+    n_z, n_y, n_x = births.shape
     ends = np.zeros(258, np.int64)
-    for z in range(n_z):
-        for y in range(n_y):
-            row = (z // 2 * (n_y // 2) + y // 2) * (n_x // 2)
-            for x in range(n_x):
-                v = h[z + 2, y + 2, x + 2]
-                if v > enough[row + x // 2]:
-                    ends[v] += 1
-    for level in range(256, -1, -1):
-        ends[level] += ends[level + 1]
-    voxels, at = np.empty((ends[1], 2), np.int32), ends[1:].copy()
-    for z in range(n_z):
-        for y in range(n_y):
-            row = (z // 2 * (n_y // 2) + y // 2) * (n_x // 2)
-            for x in range(n_x):
-                v = h[z + 2, y + 2, x + 2]
-                if v > enough[row + x // 2]:
-                    voxels[at[v], 0], voxels[at[v], 1] = row + x // 2, 1
-                    at[v] += 1
+    at = ends
+    voxels = np.empty((0, 2), np.int32)
+    for is_second in (False, True):
+        node = 0
+        for cz in range(n_z):
+            for cy in range(n_y):
+                for cx in range(n_x):
+                    least = enough[node]
+                    if births[cz, cy, cx] > least:
+                        for i in range(8):
+                            z, y, x = (
+                                2 * cz + (i >> 2),
+                                2 * cy + (i >> 1 & 1),
+                                2 * cx + (i & 1),
+                            )
+                            v = h[z + 2, y + 2, x + 2]
+                            if v > least:
+                                if is_second:
+                                    voxels[at[v], 0], voxels[at[v], 1] = roots[node], 1
+                                at[v] += 1
+                    node += 1
+        if not is_second:
+            for level in range(256, -1, -1):
+                ends[level] += ends[level + 1]
+            voxels, at = np.empty((ends[1], 2), np.int32), ends[1:].copy()
     return voxels, ends
 
 
-def _frontier(births_ZYX: Heights, open_sides: NDArray[np.bool_]) -> NDArray[np.bool_]:
+@njit(nogil=True, cache=True)
+def _frontier(births: Heights, open_sides: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return which cells lie at an open side and are not empty, in raster order."""
-    at_side_ZYX = np.zeros(births_ZYX.shape, np.bool_)
-    for axis, side in np.argwhere(open_sides):
-        np.moveaxis(at_side_ZYX, axis, 0)[-side] = True
-    return (at_side_ZYX & (births_ZYX > 0)).reshape(-1)
+    n_z, n_y, n_x = births.shape
+    is_frontier = np.empty(births.size, np.bool_)
+    node = 0
+    for z in range(n_z):
+        at_z = (z == 0 and open_sides[0, 0]) or (z == n_z - 1 and open_sides[0, 1])
+        for y in range(n_y):
+            at_y = (y == 0 and open_sides[1, 0]) or (y == n_y - 1 and open_sides[1, 1])
+            for x in range(n_x):
+                is_frontier[node] = (at_z or at_y) and births[z, y, x] > 0
+                node += 1
+            for side in range(2):
+                x = (n_x - 1) * side
+                if open_sides[2, side] and births[z, y, x] > 0:
+                    is_frontier[node - n_x + x] = True
+    return is_frontier
 
 
 def touching_edges(
@@ -337,12 +340,26 @@ def paint(
 
 @njit(nogil=True, cache=True)
 def _paint(h: Heights, node_ids: Ids, node_levels: Heights, labels: Ids) -> None:
-    n_y, n_x = (h.shape[1] + 1) // 2, (h.shape[2] + 1) // 2
-    for z in range(h.shape[0]):
-        for y in range(h.shape[1]):
-            row = ((z >> 1) * n_y + (y >> 1)) * n_x
-            for x in range(h.shape[2]):
-                node = row + (x >> 1)
-                level = node_levels[node]
-                inside = (level > 0) & (h[z, y, x] >= level)
-                labels[z, y, x] = node_ids[node] if inside else 0
+    n_z, n_y, n_x = h.shape
+    width = (n_x + 1) // 2
+    # Of each voxel of a row: what to write, and what it must be higher than.
+    ids, bounds = np.empty(2 * width, np.int32), np.empty(2 * width, np.uint8)
+    node = 0
+    for z in range(0, n_z, 2):
+        for y in range(0, n_y, 2):
+            some = False
+            for i in range(width):
+                # None for level 0: nothing is higher than 255.
+                bound = np.uint8(node_levels[node + i] - 1)
+                ids[2 * i] = ids[2 * i + 1] = node_ids[node + i]
+                bounds[2 * i] = bounds[2 * i + 1] = bound
+                some |= bound < 255
+            node += width
+            for zz in range(z, min(z + 2, n_z)):
+                for yy in range(y, min(y + 2, n_y)):
+                    row, out = h[zz, yy], labels[zz, yy]
+                    if some:
+                        for x in range(n_x):
+                            out[x] = ids[x] if row[x] > bounds[x] else 0
+                    else:
+                        out[:] = 0

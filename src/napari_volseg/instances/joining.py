@@ -15,12 +15,21 @@ that hangs on one, is a node. It stands for the whole graph in a larger one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["Forest", "Graph", "Joined", "join", "label_nodes", "sort_by_level"]
+__all__ = [
+    "Forest",
+    "Graph",
+    "Joined",
+    "climb",
+    "join",
+    "label_nodes",
+    "sort_by_level",
+]
 
 Ids = NDArray[np.int32]
 Heights = NDArray[np.uint8]
@@ -37,6 +46,8 @@ class Graph:
     is_split: NDArray[np.bool_]
     """Nodes that stand for several peaks that are told apart already."""
     is_frontier: NDArray[np.bool_]
+    roots: Ids
+    """The node whose component a node belongs to from its birth on; see `climb`."""
     edges: NDArray[np.int32]
     """Nodes (E, 2), highest weight first."""
     edge_ends: NDArray[np.int64]
@@ -83,12 +94,14 @@ def join(graph: Graph, depth: int, min_size: int) -> Joined:
     min_size
         Least number of voxels of a component that counts.
     """
-    levels = np.zeros(graph.births.size, np.uint8)
+    is_root = graph.roots == np.arange(graph.roots.size, dtype=np.int32)
+    levels = np.where(is_root, 0, graph.births).astype(np.uint8)
     parents, *found = _join(
         graph.births,
         graph.tops.copy(),
         graph.is_split.copy(),
         graph.is_frontier,
+        graph.roots.copy(),
         graph.edges,
         graph.edge_ends,
         graph.voxels,
@@ -98,6 +111,27 @@ def join(graph: Graph, depth: int, min_size: int) -> Joined:
         levels,
     )
     return Joined(Forest(graph.births, parents, levels), *found)
+
+
+def climb(
+    births: Heights,
+    is_frontier: NDArray[np.bool_],
+    edges: Ids,
+    weights: Heights,
+) -> tuple[Ids, Ids, Heights]:
+    """Let each node that appears beside a component belong to it at once.
+
+    It is no peak, for it never was alone, and `join` need not look at it. What is left
+    is a node for each peak of the graph, and those of the frontier, which others may
+    look for.
+
+    Returns
+    -------
+    roots, edges, weights
+        Of each node the one it belongs to, and the edges between these.
+    """
+    roots, n = _climb(births, is_frontier, edges, weights)
+    return roots, edges[:n], weights[:n]
 
 
 def label_nodes(forest: Forest, seeds: Ids, ids: Ids) -> tuple[Ids, Heights]:
@@ -124,13 +158,22 @@ def label_nodes(forest: Forest, seeds: Ids, ids: Ids) -> tuple[Ids, Heights]:
     return node_ids, node_levels
 
 
+@njit(nogil=True, cache=True)
 def sort_by_level(
-    items: Ids, levels: NDArray[np.int32]
+    items: Ids, levels: NDArray[np.integer[Any]]
 ) -> tuple[Ids, NDArray[np.int64]]:
-    """Return items by falling level, and how many are of each level or above."""
-    order = np.argsort(-levels.astype(np.int16), kind="stable")
-    counts = np.bincount(levels.astype(np.int64), minlength=257)
-    return np.ascontiguousarray(items[order]), np.cumsum(counts[::-1])[::-1].copy()
+    """Return pairs (N, 2) by falling level, and how many are of each level or above."""
+    ends = np.zeros(258, np.int64)
+    for level in levels:
+        ends[level] += 1
+    for level in range(256, -1, -1):
+        ends[level] += ends[level + 1]
+    ordered, at = np.empty(items.shape, np.int32), ends[1:].copy()
+    for i in range(len(items)):
+        place = at[levels[i]]
+        ordered[place, 0], ordered[place, 1] = items[i, 0], items[i, 1]
+        at[levels[i]] += 1
+    return ordered, ends
 
 
 @njit(nogil=True, cache=True)
@@ -139,6 +182,29 @@ def _find(up: Ids, node: int) -> int:
         up[node] = up[up[node]]
         node = up[node]
     return node
+
+
+@njit(nogil=True, cache=True)
+def _climb(
+    births: Heights, is_frontier: NDArray[np.bool_], edges: Ids, weights: Heights
+) -> tuple[Ids, int]:
+    """Return the roots and how many edges join two of them; those come first then."""
+    up = np.arange(births.size).astype(np.int32)
+    for e in range(len(edges)):
+        a, b, weight = edges[e, 0], edges[e, 1], weights[e]
+        if births[a] == weight and up[a] == a and not is_frontier[a]:
+            up[a] = _find(up, b)
+        elif births[b] == weight and up[b] == b and not is_frontier[b]:
+            up[b] = _find(up, a)
+    for node in range(births.size):
+        up[node] = _find(up, node)
+    n = 0
+    for e in range(len(edges)):
+        a, b = up[edges[e, 0]], up[edges[e, 1]]
+        if a != b:
+            edges[n, 0], edges[n, 1], weights[n] = a, b, weights[e]
+            n += 1
+    return up, n
 
 
 @njit(nogil=True, cache=True)
@@ -164,6 +230,7 @@ def _join(
     tops: Heights,
     is_split: NDArray[np.bool_],
     is_frontier: NDArray[np.bool_],
+    up: Ids,
     edges: Ids,
     edge_ends: NDArray[np.int64],
     voxels: Ids,
@@ -173,12 +240,11 @@ def _join(
     levels: Heights,
 ) -> tuple[Ids, Ids, Ids, Ids, Ids]:
     n = births.size
-    up = np.arange(n).astype(np.int32)
     parents = up.copy()
     n_nodes = np.ones(n, np.int32)
     n_voxels = np.zeros(n, np.int32)
     # A frontier node of the component, -1 where it is closed.
-    rep = np.where(is_frontier, up, -1).astype(np.int32)
+    rep = np.where(is_frontier, np.arange(n), -1).astype(np.int32)
     # The one peak found so far among those that meet at level `met`, -1 for none.
     peak = np.full(n, -1, np.int32)
     met = np.zeros(n, np.int16)
@@ -292,5 +358,5 @@ def _label(
                 node_ids[start] = at_roots[node]
                 node_levels[start] = seed_levels[node]
                 break
-            reached = levels[node]
+            reached = min(reached, levels[node])
             node = parents[node]

@@ -185,6 +185,7 @@ def reduce_tiles(
         np.concatenate([np.empty(0, np.uint8), *(t.tops for t in tiles)]),
         np.concatenate([np.empty(0, np.bool_), *(t.is_split for t in tiles)]),
         is_frontier,
+        np.arange(births.size, dtype=np.int32),
         *sort_by_level(all_edges[:, :2], all_edges[:, 2]),
         *sort_by_level(all_voxels[:, ::2], all_voxels[:, 1]),
     )
