@@ -353,7 +353,7 @@ def _paint(h: Heights, node_ids: Ids, node_levels: Heights, labels: Ids) -> None
                 bound = np.uint8(node_levels[node + i] - 1)
                 ids[2 * i] = ids[2 * i + 1] = node_ids[node + i]
                 bounds[2 * i] = bounds[2 * i + 1] = bound
-                some |= bound < 255
+                some |= bool(bound < 255)
             node += width
             for zz in range(z, min(z + 2, n_z)):
                 for yy in range(y, min(y + 2, n_y)):

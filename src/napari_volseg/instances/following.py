@@ -12,7 +12,7 @@ from napari_volseg.instances.changes import compare, name_seeds
 from napari_volseg.instances.levels import Levels, check_maps, foreground_levels
 from napari_volseg.instances.numbering import count_voxels, renumbering, take_ids
 from napari_volseg.instances.repairing import repair
-from napari_volseg.instances.seeds import find_seeds
+from napari_volseg.instances.seeds import Terrain, find_seeds, survey
 from napari_volseg.instances.segmentation import enter
 from napari_volseg.instances.tiles import default_threads
 from napari_volseg.instances.watershed import flood
@@ -41,7 +41,7 @@ class Follower:
 
     They are exactly those of `segment`, whatever was asked before; what thresholds
     leave as it was is kept, so that a small change of one takes a small part of the
-    time. It holds 17 bytes a voxel beside the maps, and is for one thread at a time.
+    time. It holds 21 bytes a voxel beside the maps, and is for one thread at a time.
 
     Parameters
     ----------
@@ -61,6 +61,7 @@ class Follower:
     ) -> None:
         self._maps = check_maps(maps_CZYX)
         self._threads = threads or default_threads()
+        self._terrain: tuple[object, Terrain] | None = None
         self._seeds: tuple[object, NDArray[np.int32], int] | None = None
         self._flooded: _Flooded | None = None
 
@@ -97,9 +98,21 @@ class Follower:
             config.min_seed_size,
         )
         if self._seeds is None or self._seeds[0] != key:
-            seeds_ZYX = find_seeds(self._maps, config, threads=self._threads)
+            seeds_ZYX = find_seeds(
+                self._maps,
+                config,
+                threads=self._threads,
+                terrain=self._survey(config),
+            )
             self._seeds = key, seeds_ZYX, int(seeds_ZYX.max(initial=0))
         return self._seeds[1:]
+
+    def _survey(self, config: InstancesConfig) -> Terrain:
+        key = (config.seed_boundary, config.seed_mask, config.min_seed_size)
+        if self._terrain is None or self._terrain[0] != key:
+            self._terrain = None  # so that its memory is free before another is made
+            self._terrain = key, survey(self._maps, config, self._threads)
+        return self._terrain[1]
 
     def _flood(self, config: InstancesConfig) -> _Flooded:
         seeds_ZYX, n_seeds = self._find(config)
@@ -134,5 +147,5 @@ class Follower:
         changes = compare(self._maps, levels, both, names, flooded, self._threads)
         if sum(map(len, changes)) * _MANY > seeds_ZYX.size:
             return None
-        repair(changes, seeds_ZYX, *flooded)
+        repair(changes, seeds_ZYX, *flooded, self._threads)
         return _Flooded(seeds_ZYX, n_seeds, levels, *flooded)

@@ -83,7 +83,7 @@ class Joined:
     """(V, 3): frontier node, level, number of voxels that come in there."""
 
 
-def join(graph: Graph, depth: int, min_size: int) -> Joined:
+def join(graph: Graph, depth: int, min_size: int, floor: int = 1) -> Joined:
     """Join the nodes of a graph from the highest level down.
 
     Parameters
@@ -93,6 +93,8 @@ def join(graph: Graph, depth: int, min_size: int) -> Joined:
         components are never told apart.
     min_size
         Least number of voxels of a component that counts.
+    floor
+        The lowest level: what lies below is left out, as if it were not in the graph.
     """
     is_root = graph.roots == np.arange(graph.roots.size, dtype=np.int32)
     levels = np.where(is_root, 0, graph.births).astype(np.uint8)
@@ -108,6 +110,7 @@ def join(graph: Graph, depth: int, min_size: int) -> Joined:
         graph.voxel_ends,
         max(depth, 1),
         max(min_size, 1),
+        floor,
         levels,
     )
     return Joined(Forest(graph.births, parents, levels), *found)
@@ -237,6 +240,7 @@ def _join(
     voxel_ends: NDArray[np.int64],
     depth: int,
     min_size: int,
+    floor: int,
     levels: Heights,
 ) -> tuple[Ids, Ids, Ids, Ids, Ids]:
     n = births.size
@@ -256,7 +260,7 @@ def _join(
     pendants = np.empty((n, 5), np.int32)
     counts = np.empty((n + len(voxels), 3), np.int32)
 
-    for level in range(255, 0, -1):
+    for level in range(255, floor - 1, -1):
         for e in range(edge_ends[level + 1], edge_ends[level]):
             a, b = _find(up, edges[e, 0]), _find(up, edges[e, 1])
             if a == b:
@@ -322,8 +326,8 @@ def _join(
 
     for node in range(n):
         is_whole = parents[node] == node and rep[node] < 0 and not is_split[node]
-        if is_whole and tops[node] > 0:
-            seeds[n_seeds, 0], seeds[n_seeds, 1] = node, 1
+        if is_whole and tops[node] >= floor:
+            seeds[n_seeds, 0], seeds[n_seeds, 1] = node, floor
             n_seeds += 1
     return (
         parents,

@@ -9,7 +9,7 @@ not depend on the division: `joining` says why.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ __all__ = [
     "Orders",
     "Rule",
     "TilePeaks",
+    "draw_tile",
     "paint_seeds",
     "reduce_tile",
     "reduce_tiles",
@@ -51,6 +52,8 @@ class Rule:
 
     depth: int
     min_size: int
+    floor: int = 1
+    """Where heights are lower, there is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +130,25 @@ class MergedPeaks:
         return passed
 
 
+def draw_tile(
+    heights_ZYX: Heights, box: Box, shape_ZYX: Sequence[int], min_size: int
+) -> Graph:
+    """Return the cells of a tile of a volume of this shape as a graph."""
+    return make_graph(heights_ZYX, min_size, _open_sides(box, shape_ZYX))
+
+
 def reduce_tile(
-    heights_ZYX: Heights, box: Box, shape_ZYX: Sequence[int], rule: Rule
+    graph: Graph, box: Box, shape_ZYX: Sequence[int], rule: Rule
 ) -> tuple[TilePeaks, Forest]:
-    """Join the cells of a tile of a volume of this shape."""
-    is_open = _open_sides(box, shape_ZYX)
-    graph = make_graph(heights_ZYX, rule.min_size, is_open)
-    joined = join(graph, rule.depth, rule.min_size)
-    cells_ZYX = np.where(graph.births > 0, np.arange(graph.births.size), -1)
+    """Join the graph of `draw_tile`."""
+    is_there = graph.births >= rule.floor
+    graph = replace(graph, is_frontier=graph.is_frontier & is_there)
+    joined = join(graph, rule.depth, rule.min_size, rule.floor)
+    cells_ZYX = np.where(is_there, np.arange(graph.births.size), -1)
     cells_ZYX = cells_ZYX.astype(np.int32).reshape(n_cells(box.shape))
     faces = {
         (axis, side): np.asarray(cells_ZYX.take(-side, axis=axis))
-        for axis, side in np.argwhere(is_open).tolist()
+        for axis, side in np.argwhere(_open_sides(box, shape_ZYX)).tolist()
     }
     return _reduce(graph, joined, box, faces), joined.forest
 
@@ -189,7 +199,7 @@ def reduce_tiles(
         *sort_by_level(all_edges[:, :2], all_edges[:, 2]),
         *sort_by_level(all_voxels[:, ::2], all_voxels[:, 1]),
     )
-    joined = join(graph, rule.depth, rule.min_size)
+    joined = join(graph, rule.depth, rule.min_size, rule.floor)
     return MergedPeaks(_reduce(graph, joined, box, faces), tiles, joined.forest)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from napari_volseg.geometry import Size
 from napari_volseg.instances.arrival import WALL
 from napari_volseg.instances.changes import Changes, longer
+from napari_volseg.instances.tiles import map_tiles
 
 __all__ = ["repair"]
 
@@ -24,6 +25,8 @@ Heights = NDArray[np.uint8]
 Ids = NDArray[np.int32]
 Places = NDArray[np.int64]
 _SHIFT = 23
+_PART = 1 << 14
+"""Places that a thread looks at in a row."""
 
 
 def repair(
@@ -32,6 +35,7 @@ def repair(
     height_ZYX: Heights,
     arrivals_ZYX: Arrivals,
     labels_ZYX: Ids,
+    threads: int,
 ) -> None:
     """Let the flood follow the changes of `compare`, in place."""
     changed, renamed = changes
@@ -39,6 +43,9 @@ def repair(
     size = (n_z, n_y, n_x)
     height, seeds = height_ZYX.reshape(-1), seeds_ZYX.reshape(-1)
     arrivals, labels = arrivals_ZYX.reshape(-1), labels_ZYX.reshape(-1)
+    changed = changed[
+        ~_find_settled(changed, seeds, arrivals, labels, height, size, threads)
+    ]
     withdrawn, had = _withdraw(height, arrivals, seeds, size, changed)
     starts = _find_starts(height, arrivals, seeds, size, changed, withdrawn)
     starts = starts[np.argsort(arrivals[starts], kind="stable")]
@@ -47,6 +54,54 @@ def repair(
     _settle(arrivals, seeds, labels, size, withdrawn, had)
     _settle(arrivals, seeds, labels, size, reached, np.full_like(reached, WALL))
     _settle(arrivals, seeds, labels, size, renamed, np.full_like(renamed, WALL))
+
+
+def _find_settled(
+    changed: Places,
+    seeds: Ids,
+    arrivals: Arrivals,
+    labels: Ids,
+    height: Heights,
+    size: Size,
+    threads: int,
+) -> NDArray[np.bool_]:
+    """Return which changed voxels are reached as before, by a flood of their label.
+
+    They are most of those that were at the rim of a seed. Should what is around them
+    change, it will be seen from there.
+    """
+    is_settled = np.zeros(len(changed), np.bool_)
+
+    def work(start: int) -> None:
+        part = slice(start, start + _PART)
+        _settled(changed[part], seeds, arrivals, labels, height, size, is_settled[part])
+
+    map_tiles(work, range(0, len(changed), _PART), threads)
+    return is_settled
+
+
+@njit(nogil=True, cache=True)
+def _settled(
+    changed: Places,
+    seeds: Ids,
+    arrivals: Arrivals,
+    labels: Ids,
+    height: Heights,
+    size: Size,
+    is_settled: NDArray[np.bool_],
+) -> None:
+    steps = _steps(size)
+    for i in range(len(changed)):
+        at, had = changed[i, 0], changed[i, 1]
+        if arrivals[at] != had or had <= WALL or seeds[at] > 0:
+            continue
+        bits, least, label = _sides(at, size), had, 0
+        for side in range(6):
+            if bits >> side & 1:
+                beside = at + steps[side]
+                if WALL < arrivals[beside] < least:
+                    least, label = arrivals[beside], labels[beside]
+        is_settled[i] = label == labels[at] and _next(least, int(height[at])) == had
 
 
 @njit(nogil=True, cache=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box, Size
-from napari_volseg.instances.joining import Forest
+from napari_volseg.instances.joining import Forest, Graph
 from napari_volseg.instances.levels import Levels, check_maps, seed_levels
 from napari_volseg.instances.numbering import raster_numbers, renumber
 from napari_volseg.instances.peaks import (
@@ -20,6 +20,7 @@ from napari_volseg.instances.peaks import (
     Orders,
     Rule,
     TilePeaks,
+    draw_tile,
     paint_seeds,
     reduce_tile,
     reduce_tiles,
@@ -33,16 +34,22 @@ from napari_volseg.instances.tiles import (
 
 __all__ = [
     "BlockPeaks",
+    "Terrain",
     "find_seeds",
     "peak_rule",
     "reduce_block",
     "seed_heights",
     "sow",
+    "survey",
 ]
 
 
 def find_seeds(
-    maps_CZYX: NDArray[np.uint8], config: InstancesConfig, *, threads: int | None = None
+    maps_CZYX: NDArray[np.uint8],
+    config: InstancesConfig,
+    *,
+    threads: int | None = None,
+    terrain: Terrain | None = None,
 ) -> NDArray[np.int32]:
     """Label the seeds of the maps.
 
@@ -58,6 +65,8 @@ def find_seeds(
         Mask, boundary and distance, uint8, 255 being 1. Read, never written.
     threads
         How many to use; by default one a processor. The result is the same.
+    terrain
+        What `survey` returns for these maps and settings, which saves time.
 
     Returns
     -------
@@ -65,7 +74,7 @@ def find_seeds(
         Seeds 1…n in raster order of their first voxel, 0 elsewhere; (Z, Y, X).
     """
     threads = threads or default_threads()
-    seeds_ZYX, n = sow(check_maps(maps_CZYX), config, threads)
+    seeds_ZYX, n = sow(check_maps(maps_CZYX), config, threads, terrain=terrain)
     return renumber(seeds_ZYX, raster_numbers(seeds_ZYX, n), threads)
 
 
@@ -74,16 +83,51 @@ def sow(
     config: InstancesConfig,
     threads: int,
     tile: Size = TILE,
+    terrain: Terrain | None = None,
 ) -> tuple[NDArray[np.int32], int]:
     """Return the seeds, 1…n in any order, and n; `tile` makes no difference."""
     shape = maps_CZYX.shape[1:]
-    heights_ZYX = seed_heights(maps_CZYX, seed_levels(config), threads)
+    levels, rule = seed_levels(config), peak_rule(config)
+    graphs = None
+    if terrain is None:
+        heights_ZYX = seed_heights(maps_CZYX, levels, threads)
+    else:
+        heights_ZYX, graphs = terrain.heights_ZYX, terrain.graphs
+        rule = replace(rule, floor=max(1, levels.distance_min))
     seeds_ZYX = np.zeros(shape, np.int32)
     box = Box.whole(shape)
-    block = reduce_block(heights_ZYX, box, shape, peak_rule(config), threads, tile)
+    block = reduce_block(heights_ZYX, box, shape, rule, threads, tile, graphs)
     orders = block.merged.own_orders()
     block.paint(heights_ZYX, orders, len(orders.ids) + 1, seeds_ZYX, threads)
     return seeds_ZYX, block.merged.n_seeds
+
+
+@dataclass(frozen=True, slots=True)
+class Terrain:
+    """What does not depend on how far from the outline seeds must be, nor on depth."""
+
+    heights_ZYX: NDArray[np.uint8]
+    graphs: list[Graph]
+
+
+def survey(
+    maps_CZYX: NDArray[np.uint8], config: InstancesConfig, threads: int
+) -> Terrain:
+    """Return the terrain of maps, to find seeds again and again.
+
+    It holds for configurations with the same `seed_mask`, `seed_boundary` and
+    `min_seed_size`, and takes about 4 bytes a voxel.
+    """
+    levels = replace(seed_levels(config), distance_min=1)
+    heights_ZYX = seed_heights(maps_CZYX, levels, threads)
+    box = Box.whole(heights_ZYX.shape)
+
+    def draw(part: Box) -> Graph:
+        return draw_tile(
+            heights_ZYX[part.slices], part, heights_ZYX.shape, config.min_seed_size
+        )
+
+    return Terrain(heights_ZYX, map_tiles(draw, tile_grid(box, TILE), threads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +164,36 @@ def reduce_block(
     rule: Rule,
     threads: int,
     tile: Size = TILE,
+    graphs: list[Graph] | None = None,
 ) -> BlockPeaks:
-    """Find the peaks of a block of a volume of this shape, from its `seed_heights`."""
+    """Find the peaks of a block of a volume of this shape.
 
-    def reduce(part: Box) -> tuple[TilePeaks, Forest]:
-        return reduce_tile(heights_ZYX[part.within(box)], part, shape_ZYX, rule)
+    Parameters
+    ----------
+    heights_ZYX
+        What `seed_heights` returns for the block.
+    graphs
+        Of its tiles, where they are drawn already.
+    """
+    parts = tile_grid(box, tile)
+
+    def reduce(i: int) -> tuple[TilePeaks, Forest]:
+        part = parts[i]
+        here = heights_ZYX[part.within(box)]
+        graph = graphs[i] if graphs else draw_tile(here, part, shape_ZYX, rule.min_size)
+        return reduce_tile(graph, part, shape_ZYX, rule)
 
     def read_layers(axis: int, at: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         first = at - 1 - box.start[axis]
         before, after = np.moveaxis(heights_ZYX, axis, 0)[first : first + 2]
+        if rule.floor > 1:
+            before, after = (
+                before * (before >= rule.floor),
+                after * (after >= rule.floor),
+            )
         return before, after
 
-    reduced = map_tiles(reduce, tile_grid(box, tile), threads)
+    reduced = map_tiles(reduce, range(len(parts)), threads)
     tiles = [peaks for peaks, _ in reduced]
     merged = reduce_tiles(tiles, box, shape_ZYX, read_layers, rule)
     return BlockPeaks(merged, [forest for _, forest in reduced])
