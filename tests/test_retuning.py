@@ -59,6 +59,18 @@ def test_answers_are_those_of_segment(maps, retuner):
     assert retuner.poll() is None
 
 
+def test_seeds_come_when_they_are_asked_for(maps, retuner):
+    retuner.load(maps)
+    config = InstancesConfig()
+
+    without = wait(retuner, retuner.request(config, seeds=False))
+    answer = wait(retuner, retuner.request(config))
+
+    assert without.seeds_ZYX.size == 0
+    np.testing.assert_array_equal(without.labels_ZYX, answer.labels_ZYX)
+    np.testing.assert_array_equal(answer.seeds_ZYX, find_seeds(maps, config))
+
+
 def test_a_box_is_cut_at_the_maps(maps, retuner):
     retuner.load(maps)
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_volseg.config import InstancesConfig
-from napari_volseg.instances.seeds import find_seeds, sow
+from napari_volseg.instances.seeds import find_seeds, sow, survey
 
 NEVER = 256
 TOUCHING = np.ones((3, 3, 3))
@@ -93,6 +93,21 @@ def test_every_division_into_tiles_gives_the_plain_rule(problem, tile, threads):
     np.testing.assert_array_equal(seeds > 0, expected > 0)
     pairs = np.unique(np.stack([seeds.ravel(), expected.ravel()]), axis=1)
     assert pairs.shape[1] == n + (not (seeds > 0).all())
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.tuples(EDGES, EDGES, EDGES), st.lists(st.integers(0, 255)))
+def test_a_terrain_serves_every_distance(problem, tile, floors):
+    distance, chosen, depth, min_size = problem
+    maps, config = _maps(distance, chosen), _config(depth, min_size)
+    terrain = survey(maps, config, 1, tile)
+    for floor in floors:
+        config = config.model_copy(update={"seed_distance": floor / 255})
+        expected = find_seeds(maps, config)
+
+        np.testing.assert_array_equal(
+            find_seeds(maps, config, terrain=terrain), expected
+        )
 
 
 def test_the_plain_rule_tells_peaks_apart_here(rng):

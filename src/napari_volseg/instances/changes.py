@@ -22,10 +22,15 @@ Changes = tuple[Places, Places]
 _SHIFT = 23
 
 
-def name_seeds(old_ZYX: Ids, new_ZYX: Ids, n_old: int) -> Ids:
+def name_seeds(old_ZYX: Ids, new_ZYX: Ids, n_old: int, threads: int) -> Ids:
     """Return for each of the ids 0…n_old the id of one new seed in its place, or 0."""
     names = np.zeros(n_old + 1, np.int32)
-    _name(old_ZYX.reshape(-1), new_ZYX.reshape(-1), names)
+    for found in map_slabs(
+        lambda a, b: _name(old_ZYX[a:b].reshape(-1), new_ZYX[a:b].reshape(-1), n_old),
+        len(old_ZYX),
+        threads,
+    ):
+        names[found[:, 0]] = found[:, 1]
     return names
 
 
@@ -80,10 +85,17 @@ def compare(
 
 
 @njit(nogil=True, cache=True)
-def _name(old: Ids, new: Ids, names: Ids) -> None:
+def _name(old: Ids, new: Ids, n_old: int) -> Ids:
+    """Return pairs (N, 2) of old and new ids, one for each old id that has any."""
+    is_named = np.zeros(n_old + 1, np.bool_)
+    is_named[0] = True
+    found, n = np.empty((n_old, 2), np.int32), 0
     for i in range(old.size):
-        if old[i] > 0 and new[i] > 0:
-            names[old[i]] = new[i]
+        if not is_named[old[i]] and new[i] > 0:
+            is_named[old[i]] = True
+            found[n, 0], found[n, 1] = old[i], new[i]
+            n += 1
+    return found[:n].copy()
 
 
 @njit(nogil=True, cache=True)

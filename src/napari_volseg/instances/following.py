@@ -141,7 +141,7 @@ class Follower:
                 return old
             names = np.arange(n_seeds + 1, dtype=np.int32)
         else:
-            names = name_seeds(old.seeds_ZYX, seeds_ZYX, old.n_seeds)
+            names = name_seeds(old.seeds_ZYX, seeds_ZYX, old.n_seeds, self._threads)
         flooded = old.height_ZYX, old.arrivals_ZYX, old.labels_ZYX
         both = old.seeds_ZYX, seeds_ZYX
         changes = compare(self._maps, levels, both, names, flooded, self._threads)

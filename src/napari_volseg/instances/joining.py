@@ -118,22 +118,26 @@ def join(graph: Graph, depth: int, min_size: int, floor: int = 1) -> Joined:
 
 def climb(
     births: Heights,
-    is_frontier: NDArray[np.bool_],
+    stays: NDArray[np.bool_],
     edges: Ids,
     weights: Heights,
 ) -> tuple[Ids, Ids, Heights]:
     """Let each node that appears beside a component belong to it at once.
 
     It is no peak, for it never was alone, and `join` need not look at it. What is left
-    is a node for each peak of the graph, and those of the frontier, which others may
-    look for.
+    is a node for each peak of the graph.
+
+    Parameters
+    ----------
+    stays
+        Nodes that are not to be lost: others may look for them, or they bring a top.
 
     Returns
     -------
     roots, edges, weights
         Of each node the one it belongs to, and the edges between these.
     """
-    roots, n = _climb(births, is_frontier, edges, weights)
+    roots, n = _climb(births, stays, edges, weights)
     return roots, edges[:n], weights[:n]
 
 
@@ -189,15 +193,15 @@ def _find(up: Ids, node: int) -> int:
 
 @njit(nogil=True, cache=True)
 def _climb(
-    births: Heights, is_frontier: NDArray[np.bool_], edges: Ids, weights: Heights
+    births: Heights, stays: NDArray[np.bool_], edges: Ids, weights: Heights
 ) -> tuple[Ids, int]:
     """Return the roots and how many edges join two of them; those come first then."""
     up = np.arange(births.size).astype(np.int32)
     for e in range(len(edges)):
         a, b, weight = edges[e, 0], edges[e, 1], weights[e]
-        if births[a] == weight and up[a] == a and not is_frontier[a]:
+        if births[a] == weight and up[a] == a and not stays[a]:
             up[a] = _find(up, b)
-        elif births[b] == weight and up[b] == b and not is_frontier[b]:
+        elif births[b] == weight and up[b] == b and not stays[b]:
             up[b] = _find(up, a)
     for node in range(births.size):
         up[node] = _find(up, node)

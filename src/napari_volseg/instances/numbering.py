@@ -45,13 +45,21 @@ def count_voxels(
     return total
 
 
-def raster_numbers(ids_ZYX: NDArray[np.int32], n_ids: int) -> NDArray[np.int32]:
+def raster_numbers(
+    ids_ZYX: NDArray[np.int32], n_ids: int, threads: int
+) -> NDArray[np.int32]:
     """Return for each of the ids 0…n_ids its place in raster order of first voxels.
 
     Ids without voxels come last.
     """
     numbers = np.zeros(n_ids + 1, np.int32)
-    n = _number(ids_ZYX, numbers)
+    n = 0
+    for found in map_slabs(
+        lambda a, b: _list_ids(ids_ZYX[a:b], n_ids), ids_ZYX.shape[0], threads
+    ):
+        new = found[numbers[found] == 0]
+        numbers[new] = np.arange(n + 1, n + 1 + len(new))
+        n += len(new)
     absent = np.flatnonzero(numbers[1:] == 0) + 1
     numbers[absent] = np.arange(n + 1, n + 1 + len(absent))
     return numbers
@@ -107,16 +115,20 @@ def _count(ids: NDArray[np.int32], n_ids: int) -> NDArray[np.int64]:
 
 
 @njit(nogil=True, cache=True)
-def _number(ids: NDArray[np.int32], numbers: NDArray[np.int32]) -> int:
-    n = 0
+def _list_ids(ids: NDArray[np.int32], n_ids: int) -> NDArray[np.int32]:
+    """Return the ids above 0 in raster order of their first voxels."""
+    is_listed = np.zeros(n_ids + 1, np.bool_)
+    is_listed[0] = True
+    found, n = np.empty(n_ids, np.int32), 0
     for z in range(ids.shape[0]):
         for y in range(ids.shape[1]):
             for x in range(ids.shape[2]):
                 id_ = ids[z, y, x]
-                if id_ > 0 and numbers[id_] == 0:
+                if not is_listed[id_]:
+                    is_listed[id_] = True
+                    found[n] = id_
                     n += 1
-                    numbers[id_] = n
-    return n
+    return found[:n].copy()
 
 
 @njit(nogil=True, cache=True)

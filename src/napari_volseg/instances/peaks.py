@@ -20,6 +20,7 @@ from napari_volseg.instances.joining import (
     Forest,
     Graph,
     Joined,
+    climb,
     join,
     label_nodes,
     sort_by_level,
@@ -189,14 +190,22 @@ def reduce_tiles(
     is_frontier = np.zeros(births.size, np.bool_)
     for face in faces.values():
         is_frontier[face[face >= 0]] = True
+    tops = np.concatenate([np.empty(0, np.uint8), *(t.tops for t in tiles)])
+    is_split = np.concatenate([np.empty(0, np.bool_), *(t.is_split for t in tiles)])
     all_edges, all_voxels = np.concatenate(edges), np.concatenate(voxels)
+    roots, pairs, weights = climb(
+        births,
+        is_frontier | is_split | (tops > 0),
+        np.ascontiguousarray(all_edges[:, :2]),
+        all_edges[:, 2].astype(np.uint8),
+    )
     graph = Graph(
         births,
-        np.concatenate([np.empty(0, np.uint8), *(t.tops for t in tiles)]),
-        np.concatenate([np.empty(0, np.bool_), *(t.is_split for t in tiles)]),
+        tops,
+        is_split,
         is_frontier,
-        np.arange(births.size, dtype=np.int32),
-        *sort_by_level(all_edges[:, :2], all_edges[:, 2]),
+        roots,
+        *sort_by_level(pairs, weights),
         *sort_by_level(all_voxels[:, ::2], all_voxels[:, 1]),
     )
     joined = join(graph, rule.depth, rule.min_size, rule.floor)

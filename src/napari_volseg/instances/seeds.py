@@ -75,7 +75,7 @@ def find_seeds(
     """
     threads = threads or default_threads()
     seeds_ZYX, n = sow(check_maps(maps_CZYX), config, threads, terrain=terrain)
-    return renumber(seeds_ZYX, raster_numbers(seeds_ZYX, n), threads)
+    return renumber(seeds_ZYX, raster_numbers(seeds_ZYX, n, threads), threads)
 
 
 def sow(
@@ -92,7 +92,7 @@ def sow(
     if terrain is None:
         heights_ZYX = seed_heights(maps_CZYX, levels, threads)
     else:
-        heights_ZYX, graphs = terrain.heights_ZYX, terrain.graphs
+        heights_ZYX, graphs, tile = terrain.heights_ZYX, terrain.graphs, terrain.tile
         rule = replace(rule, floor=max(1, levels.distance_min))
     seeds_ZYX = np.zeros(shape, np.int32)
     box = Box.whole(shape)
@@ -108,10 +108,15 @@ class Terrain:
 
     heights_ZYX: NDArray[np.uint8]
     graphs: list[Graph]
+    """Of its tiles."""
+    tile: Size
 
 
 def survey(
-    maps_CZYX: NDArray[np.uint8], config: InstancesConfig, threads: int
+    maps_CZYX: NDArray[np.uint8],
+    config: InstancesConfig,
+    threads: int,
+    tile: Size = TILE,
 ) -> Terrain:
     """Return the terrain of maps, to find seeds again and again.
 
@@ -127,7 +132,8 @@ def survey(
             heights_ZYX[part.slices], part, heights_ZYX.shape, config.min_seed_size
         )
 
-    return Terrain(heights_ZYX, map_tiles(draw, tile_grid(box, TILE), threads))
+    graphs = map_tiles(draw, tile_grid(box, tile), threads)
+    return Terrain(heights_ZYX, graphs, tile)
 
 
 @dataclass(frozen=True, slots=True)

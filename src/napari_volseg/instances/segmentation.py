@@ -55,7 +55,7 @@ def segment(
     if seeds_ZYX is None:
         labels_ZYX, n_seeds = sow(maps, config, threads)
         # By first voxel of the seed, before any of it is lost outside the mask.
-        order = raster_numbers(labels_ZYX, n_seeds)
+        order = raster_numbers(labels_ZYX, n_seeds, threads)
     else:
         labels_ZYX = np.array(seeds_ZYX, np.int32, order="C")
         n_seeds = int(labels_ZYX.max(initial=0))

@@ -38,6 +38,7 @@ class Retuned:
     """What the arrays cover."""
     labels_ZYX: NDArray[np.int32]
     seeds_ZYX: NDArray[np.int32]
+    """Empty where they were not asked for."""
     seconds: float
     """What the segmentation took."""
     lane: Lane = "box"
@@ -117,7 +118,12 @@ class Retuner:
         self._send({"maps": name})
 
     def request(
-        self, config: InstancesConfig, box: Box | None = None, lane: Lane = "box"
+        self,
+        config: InstancesConfig,
+        box: Box | None = None,
+        lane: Lane = "box",
+        *,
+        seeds: bool = True,
     ) -> int:
         """Ask for the instances of a box, of the whole by default.
 
@@ -127,6 +133,8 @@ class Retuner:
             ``slices`` is answered while ``box`` is at work. Its instances bear the
             ids that they have in the newest box, as far as they overlap with it, and
             it has no seeds.
+        seeds
+            Whether the answer is to hold the seeds, too.
 
         Returns
         -------
@@ -142,6 +150,7 @@ class Retuner:
                 "ticket": self._n_tickets,
                 "lane": lane,
                 "config": config.model_dump(mode="json"),
+                "seeds": seeds,
                 "start": box.start,
                 "stop": box.stop,
             }

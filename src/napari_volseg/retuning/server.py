@@ -124,40 +124,44 @@ class _Server:
         answer = {key: message[key] for key in ("ticket", "lane", "start", "stop")}
         try:
             began = time.perf_counter()
-            labels_ZYX, seeds_ZYX = self._segment(message, maps)
+            answer["labels"], seeds_ZYX = self._segment(message, maps)
             seconds = time.perf_counter() - began
-            answer["labels"] = self._save("labels", message, labels_ZYX)
             if seeds_ZYX is not None:
                 if self._sent is None or self._sent[0] is not seeds_ZYX:
-                    self._sent = seeds_ZYX, self._save("seeds", message, seeds_ZYX)
+                    name = f"seeds-{message['ticket']}.npy"
+                    np.save(self._path(name), seeds_ZYX)
+                    self._sent = seeds_ZYX, name
                 answer["seeds"] = self._sent[1]
         except (ValueError, OSError, MemoryError) as error:
             reason = str(error) or "not enough memory"
             return {**answer, "error": f"the maps cannot be segmented: {reason}"}
         return {**answer, "seconds": seconds}
 
-    def _save(
-        self, name: str, message: dict[str, Any], array: NDArray[np.int32]
-    ) -> str:
+    def _path(self, name: str) -> Path:
         assert self.folder is not None
-        file = f"{name}-{message['ticket']}.npy"
-        np.save(self.folder / file, array)
-        return file
+        return self.folder / name
 
     def _segment(
         self, message: dict[str, Any], maps: NDArray[np.uint8] | None
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
-        """Return instances and seeds of a box; of slices the instances only."""
+    ) -> tuple[str, NDArray[np.int32] | None]:
+        """Return the file of the instances of a box, and its seeds if wanted."""
         box = Box(tuple(message["start"]), tuple(message["stop"]))
         if maps is None or self.folder is None:
             raise ValueError(self._unreadable or "none are loaded")
         config = InstancesConfig.model_validate(message["config"])
         follower = self._follower(message["lane"], maps, box)
-        labels_ZYX = follower.segment(config)
+        name = f"labels-{message['ticket']}.npy"
         if message["lane"] == "slices":
-            return self._rename(labels_ZYX, box), None
+            labels_ZYX = self._rename(follower.segment(config), box)
+            np.save(self._path(name), labels_ZYX)
+            return name, None
+        # Straight into the file, which spares a copy.
+        labels_ZYX = np.lib.format.open_memmap(
+            self._path(name), "w+", np.dtype(np.int32), box.shape
+        )
+        follower.segment(config, labels_ZYX)
         self._newest = box, labels_ZYX
-        return labels_ZYX, follower.find_seeds(config)
+        return name, follower.find_seeds(config) if message.get("seeds", True) else None
 
     def _follower(self, lane: Lane, maps: NDArray[np.uint8], box: Box) -> Follower:
         """Return what segments a box of the maps, the last one where it is the same."""

@@ -262,7 +262,9 @@ class InspectWidget(QWidget):
             self._tuning.failed.connect(self.message.show_error)
             self.destroyed.connect(self._tuning.close)
         slices = view_slices(self._viewer, shown.layers["mask"], self._tuning.box)
-        self._tuning.request(self.thresholds.value(), slices)
+        self._tuning.request(
+            self.thresholds.value(), slices, seeds=self.seeds.isChecked()
+        )
 
     def _show_slices(self, answer: Retuned) -> None:
         """Show the slice that is looked at; the others follow with the whole box."""
@@ -297,7 +299,7 @@ class InspectWidget(QWidget):
         labels.metadata[METADATA_KEY]["thresholds"] = (
             self.thresholds.value().model_dump()
         )
-        if self.seeds.isChecked():
+        if self.seeds.isChecked() and answer.seeds_ZYX.size:
             seeds = self._update(shown, "seeds", answer.seeds_ZYX, box.start)
             seeds.opacity = 1.0
             seeds.contour = int(self.view.is_contoured)

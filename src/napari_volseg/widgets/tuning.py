@@ -37,7 +37,7 @@ class Tuning(QObject):
         self.box = box
         self._maps = maps
         self._retuner: Retuner | None = None
-        self._wish: tuple[InstancesConfig, Box | None] | None = None
+        self._wish: tuple[InstancesConfig, Box | None, bool] | None = None
         self._ticket = 0
         self._is_loading = False
         self._is_closed = False
@@ -45,7 +45,9 @@ class Tuning(QObject):
         self._timer.setInterval(_POLL_MS)
         self._timer.timeout.connect(self._poll)
 
-    def request(self, config: InstancesConfig, slices: Box | None = None) -> None:
+    def request(
+        self, config: InstancesConfig, slices: Box | None = None, *, seeds: bool = True
+    ) -> None:
         """Ask for instances; an older request that waits is dropped.
 
         Parameters
@@ -53,8 +55,10 @@ class Tuning(QObject):
         slices
             The part that is looked at, in the voxels of the maps and inside `box`: it
             is answered first.
+        seeds
+            Whether the seeds are wanted, too.
         """
-        self._wish = config, slices
+        self._wish = config, slices, seeds
         if self._retuner is not None:
             self._send()
         elif not self._is_loading:
@@ -87,10 +91,10 @@ class Tuning(QObject):
 
     def _send(self) -> None:
         if self._retuner is not None and self._wish is not None:
-            (config, slices), self._wish = self._wish, None
+            (config, slices, seeds), self._wish = self._wish, None
             if slices is not None:
                 self._retuner.request(config, _moved(slices, self.box), "slices")
-            self._ticket = self._retuner.request(config)
+            self._ticket = self._retuner.request(config, seeds=seeds)
             self._timer.start()
 
     def _poll(self) -> None:
