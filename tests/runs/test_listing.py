@@ -79,6 +79,26 @@ def test_step_score_and_files(new_run, tmp_path):
     assert not run.has_checkpoint
 
 
+def test_the_best_score_is_found_however_long_ago(new_run, tmp_path):
+    log = EventLog(new_run("x"))
+    log.append(Validated(10, {"f1_50": 0.8}, best=True))
+    for step in range(11, 600):
+        log.append(Progress(step, 1000, 1.0))
+    assert (tmp_path / "x" / "events.jsonl").stat().st_size > 2**16
+
+    (run,) = list_runs(tmp_path)
+
+    assert (run.step, run.score) == (599, 0.8)
+
+
+@pytest.mark.parametrize("name", ["cells: 2nd try", "#1", "many words " * 20])
+def test_any_name_of_a_preset_is_read(name, cells, tiny_config, tmp_path):
+    config = tiny_config.model_copy(update={"experiment_name": name.strip()})
+    create_run(config, [TrainingPair(cells, None)], tmp_path, "x")
+
+    assert list_runs(tmp_path)[0].preset == name.strip()
+
+
 def test_a_damaged_run_is_listed_and_hides_no_other(new_run, tmp_path):
     new_run("good")
     bad = new_run("bad")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from napari_volseg.config import parse_tree, read_text
 from napari_volseg.errors import DataError
 from napari_volseg.events import CheckpointSaved, Progress, Validated, from_json
 from napari_volseg.runs.folder import (
@@ -37,7 +40,10 @@ State = Literal[
 ]
 """Interrupted: the worker ended without a word, so the run can be resumed."""
 
-_TAIL_BYTES = 4 * 2**20
+_TAIL_BYTES = 2**16, 2**22
+"""How much of a log is read, and how much if what is looked for is not in it."""
+_NAME = re.compile(r"^experiment_name:.*(\n([ \t].*)?)*", re.MULTILINE)
+"""The line of the name, and those that continue it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +172,11 @@ def _created(folder: Path) -> str:
 
 def _preset(folder: Path) -> str:
     try:
+        lines = _NAME.search(read_text(folder / CONFIG))
+        with suppress(DataError):
+            # All of a configuration takes a hundred times as long to read.
+            if lines is not None:
+                return str(parse_tree(lines[0], CONFIG)["experiment_name"])
         return read_config(folder).experiment_name
     except DataError:
         return ""
@@ -173,21 +184,24 @@ def _preset(folder: Path) -> str:
 
 def _progress(folder: Path) -> tuple[int, float | None]:
     """Return the newest step and best score, from the end of the log."""
-    try:
-        with (folder / EVENTS).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return 0, None
     step: int | None = None
-    for line in reversed(lines):
-        if step is None:
-            event = from_json(line.decode("utf-8", "replace"))
-            if isinstance(event, Progress | CheckpointSaved | Validated):
-                step = event.step
-        if b'"Validated"' in line:
-            event = from_json(line.decode("utf-8", "replace"))
-            if isinstance(event, Validated) and event.best:
-                return step or event.step, event.metrics.get("f1_50")
+    for n_bytes in _TAIL_BYTES:
+        try:
+            with (folder / EVENTS).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - n_bytes))
+                lines = file.read().splitlines()
+        except OSError:
+            return 0, None
+        for line in reversed(lines):
+            if step is None:
+                event = from_json(line.decode("utf-8", "replace"))
+                if isinstance(event, Progress | CheckpointSaved | Validated):
+                    step = event.step
+            if b'"Validated"' in line:
+                event = from_json(line.decode("utf-8", "replace"))
+                if isinstance(event, Validated) and event.best:
+                    return step or event.step, event.metrics.get("f1_50")
+        if size <= n_bytes:
+            break
     return step or 0, None
