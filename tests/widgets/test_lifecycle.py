@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,14 +148,18 @@ def test_trainings_that_ended_are_forgotten(
     viewer: Any, dock: TrainWidget, qtbot: Any, play: Callable[[str], None]
 ) -> None:
     play(RUN)
+    known: list[weakref.ref[Job | LivePreview]] = []
     for _ in range(2):
         begin(dock, qtbot)
         qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
+        known += [weakref.ref(thing) for thing in dock.findChildren(LivePreview)]
+        known.append(weakref.ref(dock._job))
         end(dock, qtbot)
+    assert len(known) == 4
 
     def are_gone() -> bool:
         gc.collect()
-        return not any(type(thing) in (Job, LivePreview) for thing in gc.get_objects())
+        return not any(ref() for ref in known)
 
     qtbot.waitUntil(are_gone, timeout=60_000)
 
