@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import subprocess
@@ -225,6 +226,25 @@ def test_serving_plain_streams(maps, tmp_path):
     np.testing.assert_array_equal(
         np.load(tmp_path / "labels-2.npy"), segment(maps, InstancesConfig(mask=0.4))
     )
+
+
+def test_without_room_for_an_answer_it_says_so(maps, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    np.save(tmp_path / "maps.npy", maps)
+    monkeypatch.setattr(np, "save", full)
+    lines = [
+        {"folder": str(tmp_path)},
+        {"maps": "maps.npy"},
+        {"ticket": 1, "config": {}, "start": [0, 0, 0], "stop": [12, 64, 64]},
+    ]
+    text = b"\n".join(json.dumps(line).encode() for line in lines)
+    stdout = io.BytesIO()
+
+    serve(io.BytesIO(text), stdout)
+
+    assert "No space left" in json.loads(stdout.getvalue())["error"]
 
 
 def test_slices_are_answered_on_a_lane_of_their_own(maps, retuner):

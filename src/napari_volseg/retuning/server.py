@@ -124,44 +124,43 @@ class _Server:
         answer = {key: message[key] for key in ("ticket", "lane", "start", "stop")}
         try:
             began = time.perf_counter()
-            answer["labels"], seeds_ZYX = self._segment(message, maps)
+            labels_ZYX, seeds_ZYX = self._segment(message, maps)
             seconds = time.perf_counter() - began
+            answer["labels"] = self._save("labels", message, labels_ZYX)
             if seeds_ZYX is not None:
                 if self._sent is None or self._sent[0] is not seeds_ZYX:
-                    name = f"seeds-{message['ticket']}.npy"
-                    np.save(self._path(name), seeds_ZYX)
-                    self._sent = seeds_ZYX, name
+                    self._sent = seeds_ZYX, self._save("seeds", message, seeds_ZYX)
                 answer["seeds"] = self._sent[1]
         except (ValueError, OSError, MemoryError) as error:
             reason = str(error) or "not enough memory"
             return {**answer, "error": f"the maps cannot be segmented: {reason}"}
         return {**answer, "seconds": seconds}
 
-    def _path(self, name: str) -> Path:
+    def _save(
+        self, name: str, message: dict[str, Any], array: NDArray[np.int32]
+    ) -> str:
         assert self.folder is not None
-        return self.folder / name
+        file = f"{name}-{message['ticket']}.npy"
+        np.save(self.folder / file, array)
+        return file
 
     def _segment(
         self, message: dict[str, Any], maps: NDArray[np.uint8] | None
-    ) -> tuple[str, NDArray[np.int32] | None]:
-        """Return the file of the instances of a box, and its seeds if wanted."""
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
+        """Return instances of a box, and its seeds where they are wanted."""
         box = Box(tuple(message["start"]), tuple(message["stop"]))
         if maps is None or self.folder is None:
             raise ValueError(self._unreadable or "none are loaded")
         config = InstancesConfig.model_validate(message["config"])
         follower = self._follower(message["lane"], maps, box)
-        name = f"labels-{message['ticket']}.npy"
+        labels_ZYX, seeds_ZYX = follower.segment(config), None
         if message["lane"] == "slices":
-            labels_ZYX = self._rename(follower.segment(config), box)
-            np.save(self._path(name), labels_ZYX)
-            return name, None
-        # Straight into the file, which spares a copy.
-        labels_ZYX = np.lib.format.open_memmap(
-            self._path(name), "w+", np.dtype(np.int32), box.shape
-        )
-        follower.segment(config, labels_ZYX)
-        self._newest = box, labels_ZYX
-        return name, follower.find_seeds(config) if message.get("seeds", True) else None
+            labels_ZYX = self._rename(labels_ZYX, box)
+        else:
+            self._newest = box, labels_ZYX
+            if message.get("seeds", True):
+                seeds_ZYX = follower.find_seeds(config)
+        return labels_ZYX, seeds_ZYX
 
     def _follower(self, lane: Lane, maps: NDArray[np.uint8], box: Box) -> Follower:
         """Return what segments a box of the maps, the last one where it is the same."""
