@@ -142,7 +142,10 @@ def test_a_lost_peer_is_not_blamed_on_who_lost_it(tmp_path):
     action = """
 from napari_volseg.distributed import PeerLostError
 if rank == 0:
+    while not (folder / "begun").exists():
+        time.sleep(0.02)
     raise PeerLostError("Connection closed by peer")
+(folder / "begun").touch()
 time.sleep(0.5)
 raise KeyError("the true cause")
 """
