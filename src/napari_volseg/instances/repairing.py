@@ -90,17 +90,11 @@ def _settled(
     size: Size,
     is_settled: NDArray[np.bool_],
 ) -> None:
-    steps = _steps(size)
     for i in range(len(changed)):
         at, had = changed[i, 0], changed[i, 1]
         if arrivals[at] != had or had <= WALL or seeds[at] > 0:
             continue
-        bits, least, label = _sides(at, size), had, 0
-        for side in range(6):
-            if bits >> side & 1:
-                beside = at + steps[side]
-                if WALL < arrivals[beside] < least:
-                    least, label = arrivals[beside], labels[beside]
+        least, label = _earliest(at, arrivals, labels, size)
         is_settled[i] = label == labels[at] and _next(least, int(height[at])) == had
 
 
@@ -131,6 +125,22 @@ def _sides(at: int, size: Size) -> int:
 def _next(arrival: int, height: int) -> int:
     """Return the arrival at a voxel of this height from a neighbour."""
     return max((height << _SHIFT) + 1, arrival + 1)
+
+
+@njit(nogil=True, cache=True)
+def _earliest(at: int, arrivals: Arrivals, labels: Ids, size: Size) -> tuple[int, int]:
+    """Return arrival and label of the neighbour that was reached first.
+
+    Where none was reached before the voxel itself, that is its own arrival and 0.
+    """
+    bits, steps = _sides(at, size), _steps(size)
+    least, label = int(arrivals[at]), 0
+    for side in range(6):
+        if bits >> side & 1:
+            beside = at + steps[side]
+            if WALL < arrivals[beside] < least:
+                least, label = int(arrivals[beside]), int(labels[beside])
+    return least, label
 
 
 @njit(nogil=True, cache=True)
@@ -268,16 +278,11 @@ def _spread(height: Heights, arrivals: Arrivals, size: Size, starts: Places) -> 
 @njit(nogil=True, cache=True)
 def _label(at: int, arrivals: Arrivals, seeds: Ids, labels: Ids, size: Size) -> bool:
     """Give a voxel the label of where the flood came from; return whether it is new."""
-    least, label = arrivals[at], 0
-    if least == WALL or seeds[at] > 0:
+    if arrivals[at] == WALL or seeds[at] > 0:
         return False
-    if least > WALL:
-        bits, steps = _sides(at, size), _steps(size)
-        for side in range(6):
-            if bits >> side & 1:
-                beside = at + steps[side]
-                if WALL < arrivals[beside] < least:
-                    least, label = arrivals[beside], labels[beside]
+    label = 0
+    if arrivals[at] > WALL:
+        _, label = _earliest(at, arrivals, labels, size)
     if labels[at] == label:
         return False
     labels[at] = label
