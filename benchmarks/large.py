@@ -1,6 +1,7 @@
 """Predict volumes of rising size from disk to labels, and kill one on its way.
 
 Usage: python benchmarks/large.py [--sizes MVOX …] [--kills N] [--minutes N]
+       [--filters N …] [--norm NAME] [--window Z Y X] [--overlap SHARE]
        [--folder FOLDER]
 
 A small network learns generated cells for a minute. Volumes of cells are written as
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,7 @@ from napari_volseg.sample_data import make_sample
 
 TILE = (64, 256, 256)
 NM = (30.0, 8.0, 8.0)
-SETTINGS = ["model.filters=[4,8,16]", "data.patch_size=[16,64,64]"]
-WINDOW = "inference.window_size=[32,128,128]"
+PATCH = "data.patch_size=[16,64,64]"
 
 
 def main() -> None:
@@ -49,22 +50,29 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[64, 256])
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=1.0, help="of training")
+    parser.add_argument("--filters", nargs="+", type=int, default=[4, 8, 16])
+    parser.add_argument("--norm", default="group")
+    parser.add_argument("--window", nargs=3, type=int, default=[32, 128, 128])
+    parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument(
         "--folder", type=Path, help="where there is room; else a new one"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as place:
         folder = Path(place)
-        model = train(folder, args.minutes)
+        model = train(folder, args.minutes, args.filters, args.norm)
+        inference = InferenceConfig(
+            window_size=tuple(args.window), overlap=args.overlap
+        )
         found: dict[str, Any] = {"threads": os.cpu_count()}
         for size in sorted(args.sizes):
-            em = make_volume(folder, size)
-            found[f"{size} Mvox"] = measure(model, em, folder)
+            task = Prediction(model, make_volume(folder, size), folder, inference)
+            found[f"{size} Mvox"] = measure(task)
+            print(json.dumps(found), file=sys.stderr, flush=True)
             if args.kills and size == min(args.sizes):
                 seconds = found[f"{size} Mvox"]["seconds"]
-                expected = digest(folder / "out.zarr")
-                found["killed"] = kill(model, em, folder, args.kills, seconds, expected)
-            shutil.rmtree(em)
+                found["killed"] = kill(task, args.kills, seconds)
+            shutil.rmtree(task.em)
         print(json.dumps(found, indent=2))
 
 
@@ -72,12 +80,13 @@ def volseg(*words: str) -> list[str]:
     return [sys.executable, "-m", "napari_volseg", *words]
 
 
-def train(folder: Path, minutes: float) -> Path:
+def train(folder: Path, minutes: float, filters: list[int], norm: str) -> Path:
     """Return the folder of a training on generated cells."""
     sample = make_sample("cells", TILE)
     write_hdf5(folder / "cells.h5", {"raw": sample.image.data}, NM)
     write_hdf5(folder / "labels.h5", {"labels": sample.labels_ZYX}, NM)
-    words = ["train", "quick", f"optimization.max_minutes={minutes:g}", *SETTINGS]
+    words = ["train", "quick", f"optimization.max_minutes={minutes:g}", PATCH]
+    words += [f"model.filters={filters}", f"model.rsunet_norm={norm}"]
     words += ["--image", f"{folder / 'cells.h5'}:raw"]
     words += ["--label", f"{folder / 'labels.h5'}:labels"]
     words += ["--runs", str(folder / "runs"), "--name", "cells"]
@@ -106,16 +115,33 @@ def make_volume(folder: Path, size: int) -> Path:
     return path
 
 
-def predict(model: Path, em: Path, folder: Path, *more: str) -> subprocess.Popen[bytes]:
-    words = ["predict", str(model), str(em), "-o", str(folder / "out.zarr"), WINDOW]
-    return subprocess.Popen(volseg(*words, *more), stdout=subprocess.PIPE)
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A volume, and how it is predicted."""
+
+    model: Path
+    em: Path
+    folder: Path
+    inference: InferenceConfig
+
+    @property
+    def out(self) -> Path:
+        """Where maps and instances are written."""
+        return self.folder / "out.zarr"
+
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        """Predict in a process of its own."""
+        words = ["predict", str(self.model), str(self.em), "-o", str(self.out), *more]
+        words += [f"inference.window_size={list(self.inference.window_size or ())}"]
+        words += [f"inference.overlap={self.inference.overlap}"]
+        return subprocess.Popen(volseg(*words), stdout=subprocess.PIPE)
 
 
-def measure(model: Path, em: Path, folder: Path) -> dict[str, Any]:
-    """Predict in a process of its own; pass as many windows through the network."""
-    shutil.rmtree(folder / "out.zarr", ignore_errors=True)
+def measure(task: Prediction) -> dict[str, Any]:
+    """Predict; pass as many windows through the network."""
+    shutil.rmtree(task.out, ignore_errors=True)
     started = time.perf_counter()
-    process = predict(model, em, folder, "--json")
+    process = task.start("--json")
     assert process.stdout is not None
     answer = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
@@ -123,12 +149,12 @@ def measure(model: Path, em: Path, folder: Path) -> dict[str, Any]:
     if process.returncode:
         raise SystemExit(f"the prediction ended with {process.returncode}")
     seconds = time.perf_counter() - started
-    n_voxels = float(np.prod(open_volume(str(em)).shape_ZYX))
-    bare = forward_rate(model, em, folder)
+    n_voxels = float(np.prod(open_volume(str(task.em)).shape_ZYX))
+    bare = forward_rate(task)
     rate = n_voxels / seconds / 1e6
     return {
         "mvox": round(n_voxels / 1e6, 1),
-        "gb_on_disk": round(size_of(em) / 1e9, 2),
+        "gb_on_disk": round(size_of(task.em) / 1e9, 2),
         "seconds": round(seconds, 1),
         "mvox_per_second": round(rate, 3),
         "forward_mvox_per_second": round(bare, 3),
@@ -138,15 +164,15 @@ def measure(model: Path, em: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def forward_rate(model: Path, em: Path, folder: Path) -> float:
+def forward_rate(task: Prediction) -> float:
     """Return the million voxels a second of bare passes of the volume's windows."""
-    place = Path(tempfile.mkdtemp(dir=folder))
+    place = Path(tempfile.mkdtemp(dir=task.folder))
     job = prepare_maps(
-        model / "model.safetensors",
-        load_model(model / "model.safetensors"),
-        open_volume(str(em)),
+        task.model / "model.safetensors",
+        load_model(task.model / "model.safetensors"),
+        open_volume(str(task.em)),
         place,
-        inference=InferenceConfig(window_size=(32, 128, 128)),
+        inference=task.inference,
         device="cpu",
     )
     n_windows = job.plan().n_windows
@@ -161,15 +187,14 @@ def forward_rate(model: Path, em: Path, folder: Path) -> float:
     return float(np.prod(job.image.shape_ZYX)) / seconds / 1e6
 
 
-def kill(
-    model: Path, em: Path, folder: Path, times: int, seconds: float, expected: str
-) -> dict[str, Any]:
+def kill(task: Prediction, times: int, seconds: float) -> dict[str, Any]:
     """Kill a prediction at random points, then let it end."""
-    shutil.rmtree(folder / "out.zarr")
+    expected = digest(task.out)
+    shutil.rmtree(task.out)
     rng = random.Random(0)
     points = []
     for i in range(times):
-        process = predict(model, em, folder, *(["--resume"] if i else []))
+        process = task.start(*(["--resume"] if i else []))
         # The start, where PyTorch is imported, is no point to be killed at.
         patience = 5 + (seconds - 5) * rng.uniform(0.1, 0.9) / times
         try:
@@ -179,10 +204,10 @@ def kill(
             process.send_signal(signal.SIGKILL)
             process.wait()
         points.append(round(patience, 1))
-    predict(model, em, folder, "--resume").wait()
+    task.start("--resume").wait()
     return {
         "after_seconds": points,
-        "is_equal": digest(folder / "out.zarr") == expected,
+        "is_equal": digest(task.out) == expected,
     }
 
 

@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import linregress
 
 from napari_volseg.config import OptimizationConfig
 
@@ -227,8 +226,8 @@ def _block_medians(values: Curve) -> Curve:
 
 def _trend(values: Curve) -> float:
     """Return the slope of a straight line through a curve, in standard errors."""
-    fit = linregress(np.arange(len(values)), values)
-    return float(fit.slope / max(fit.stderr, 1e-12))
+    (slope, _), covariance = np.polyfit(np.arange(len(values)), values, 1, cov=True)
+    return float(slope / max(np.sqrt(covariance[0, 0]), 1e-12))
 
 
 def _half(config: OptimizationConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import struct
 import sys
@@ -30,6 +31,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.gui)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_modules() -> Iterator[None]:
+    """Keep what napari consists of out of the many collections of garbage.
+
+    Each viewer that closes asks for several, and each would walk through all modules.
+    """
+    importlib.import_module("napari.qt")
+    importlib.import_module("napari_volseg.widgets")
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
