@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 import zarr
-from scipy import ndimage
 
+from napari_volseg.bench.volumes import noisy_maps
 from napari_volseg.config import InstancesConfig
 from napari_volseg.instances import segment, segment_stored
 from napari_volseg.io import create_zarr
@@ -70,16 +70,8 @@ def run(name: str, size: int, threads: int | None) -> dict[str, Any]:
 
 def make_tile() -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return maps as a network makes them: too low, blurred and noisy."""
-    rng = np.random.default_rng(0)
     labels = make_sample("cells", TILE).labels_ZYX
-    maps = [
-        ndimage.gaussian_filter(channel.astype(np.float32), (0.3, 1.2, 1.2)) * share
-        for channel, share in zip(
-            make_targets(labels, NM).values_CZYX, (0.9, 0.8, 0.7), strict=True
-        )
-    ]
-    noisy = np.stack(maps) + rng.normal(0, 6, (3, *TILE))
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+    return noisy_maps(make_targets(labels, NM).values_CZYX)
 
 
 def make_maps(size: int, folder: Path) -> Any:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from napari_volseg import bench as bench_module
 from napari_volseg.bench import bench
 from napari_volseg.events import Notice
 from napari_volseg.forward import Forward
@@ -11,6 +10,8 @@ from napari_volseg.planning import plan_training
 from napari_volseg.profiling import Learner
 from napari_volseg.runs import TrainingPair
 from napari_volseg.sampling import PatchSource
+
+BENCH = "napari_volseg.bench"
 
 
 class Clock:
@@ -50,9 +51,9 @@ def measured(tiny_config, cells, tmp_path, monkeypatch):
         def segment(*args, **keys):
             clock.seconds += flood
 
-        monkeypatch.setattr(bench_module, "segment_stored", segment)
-        monkeypatch.setattr(bench_module, "_disk_speed", lambda *args: disk)
-        monkeypatch.setattr(bench_module, "choose_form", no_choice)
+        monkeypatch.setattr(f"{BENCH}.segmenting.segment_stored", segment)
+        monkeypatch.setattr(f"{BENCH}.whole.disk_speed", lambda *args: disk)
+        monkeypatch.setattr(f"{BENCH}.predicting.choose_form", no_choice)
         pairs = [TrainingPair(cells, None, "train")]
         plan = plan_training(tiny_config, pairs, tmp_path)
         return bench(plan, pairs, tmp_path, seconds=seconds, now=clock)
