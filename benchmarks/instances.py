@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from scipy import ndimage
 
 from napari_volseg.bench.volumes import noisy_maps
 from napari_volseg.config import InstancesConfig
