@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from napari_volseg import fastest
+from napari_volseg import fastest, formtrials
 from napari_volseg.checkpoint import load_model, model_metadata, save_model
 from napari_volseg.config import InferenceConfig
 from napari_volseg.converted import has_openvino
 from napari_volseg.devices import Compute
 from napari_volseg.events import Notice
-from napari_volseg.fastest import Trial, choose_form, choose_trial, try_forms
+from napari_volseg.fastest import choose_form, choose_trial
 from napari_volseg.forms import Form, form_from_dict, list_forms
+from napari_volseg.formtrials import Trial
 from napari_volseg.mapjob import prepare_maps
 from napari_volseg.networks import build_network, plan_pyramid
 from napari_volseg.volume import Volume
@@ -46,42 +46,6 @@ def test_the_default_stays_where_another_is_hardly_faster():
     usual, other = _trial(EXACT, 1.0), _trial(OPENVINO, 0.97)
     assert choose_trial([usual, other], EXACT) == usual
     assert choose_trial([usual, other], OPENVINO) == other
-
-
-class _Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.mix = nn.Conv3d(1, 3, 1)
-
-    def forward(self, x):
-        return (self.mix(x),)
-
-
-def test_forms_are_timed_by_the_clock_and_compared_with_float32():
-    times = iter([0.0, 5.0, 5.0, 7.0, 7.0, 8.0, 8.0, 9.0, 9.0, 9.5, 9.5, 10.25])
-    batches = list(torch.rand(2, 1, 1, 4, 8, 8))
-    trials = list(try_forms(_Net(), [EXACT, HALF], batches, lambda: next(times)))
-    assert [t.form for t in trials] == [EXACT, HALF]
-    assert [t.seconds for t in trials] == [1.0, 0.5]  # the first pass warms up
-    assert trials[0].mean == trials[0].high == 0
-    assert 0 < trials[1].mean < 1 < trials[1].high + 1
-    assert trials[1].agrees
-
-
-def test_a_form_that_fails_says_why_and_others_are_tried(monkeypatch):
-    build = fastest.build_pass
-
-    def fail(network, form):
-        if form == HALF:
-            raise RuntimeError("no kernel\nfor that")
-        return build(network, form)
-
-    monkeypatch.setattr(fastest, "build_pass", fail)
-    channels_last = Form(Compute("cpu", "32", True))
-    forms = [EXACT, HALF, channels_last]
-    trials = list(try_forms(_Net(), forms, list(torch.rand(2, 1, 1, 4, 8, 8))))
-    assert [t.failure for t in trials] == ["", "no kernel for that", ""]
-    assert trials[2].agrees
 
 
 def test_a_form_survives_the_way_through_a_file():
@@ -153,13 +117,13 @@ def trials(monkeypatch):
     asked = []
     monkeypatch.setattr("napari_volseg.forms.has_openvino", lambda: True)
     monkeypatch.setattr(fastest, "_WORTH_SECONDS", 0.0)
-    monkeypatch.setattr(fastest, "version", lambda name: "1")
+    monkeypatch.setattr(formtrials, "version", lambda name: "1")
 
     def run(model_path, forms, windows, should_stop):
         asked.append(forms)
         return [_trial(f, 1.0 if f == OPENVINO else 2.5) for f in forms]
 
-    monkeypatch.setattr(fastest, "_try_in_process", run)
+    monkeypatch.setattr(formtrials, "_try_in_process", run)
     return asked
 
 
@@ -192,19 +156,19 @@ def test_openvino_that_is_not_there_is_said(make_job, monkeypatch):
 
 def test_a_form_that_crashes_the_process_costs_only_itself(make_job, monkeypatch):
     monkeypatch.setattr("napari_volseg.forms.has_openvino", lambda: True)
-    monkeypatch.setattr(fastest, "version", lambda name: "1")
+    monkeypatch.setattr(formtrials, "version", lambda name: "1")
     asked = []
 
     def run(folder, is_over):
         spec = json.loads((folder / "spec.json").read_text())
         forms = [form_from_dict(values) for values in spec["forms"]]
         asked.append(len(forms))
-        lines = [json.dumps(fastest._to_dict(_trial(f, 1.0))) for f in forms]
+        lines = [json.dumps(formtrials._to_dict(_trial(f, 1.0))) for f in forms]
         done = forms.index(OPENVINO) if OPENVINO in forms else len(forms)
         (folder / "results.jsonl").write_text("\n".join(lines[:done]))
         return -11 if done < len(forms) else 0
 
-    monkeypatch.setattr(fastest, "_run_process", run)
+    monkeypatch.setattr(formtrials, "_run_process", run)
     job, notices = _choose(make_job("openvino"))
     assert job.forward.form == USUAL
     assert "OpenVINO float32: it crashes (-11)" in notices[-1]

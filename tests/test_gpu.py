@@ -23,8 +23,8 @@ from napari_volseg.config import InferenceConfig, apply_overrides, build_config
 from napari_volseg.devices import Compute
 from napari_volseg.distributed import join_by_file, leave
 from napari_volseg.events import Started
-from napari_volseg.fastest import try_forms
 from napari_volseg.forms import Form, list_forms
+from napari_volseg.formtrials import try_forms
 from napari_volseg.forward import Forward
 from napari_volseg.io import write_hdf5
 from napari_volseg.learner import Learner

@@ -112,7 +112,7 @@ def _try_batch(args: argparse.Namespace) -> int:
 
 
 def _try_forms(args: argparse.Namespace) -> int:
-    from napari_volseg.fastest import run_form_trials
+    from napari_volseg.formtrials import run_form_trials
 
     run_form_trials(args.folder)
     return 0
