@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import zarr
 
+from napari_volseg import inference
 from napari_volseg.checkpoint import load_model, model_metadata, save_model
 from napari_volseg.config import InstancesConfig, build_config
 from napari_volseg.errors import DataError
@@ -203,3 +204,15 @@ def test_a_full_disk_is_said_in_words(model, cells, folder, monkeypatch):
     monkeypatch.setattr(zarr.Array, "__setitem__", refuse)
     with pytest.raises(DataError, match=r"maps\.zarr cannot be written.*free some"):
         list(predict(model, cells.image, folder, device="cpu"))
+
+
+def test_blocks_that_workers_left_out_are_no_result(model, cells, folder, monkeypatch):
+    """As when the turn of a worker seems to be over on a network file system."""
+    monkeypatch.setattr(inference, "_spread", lambda *_: (yield Notice("at work")))
+    events = predict(
+        model, cells.image, folder, device="cpu", scheduler="tcp://127.0.0.1:9"
+    )
+
+    with pytest.raises(DataError, match=r"1 of 1 blocks were not predicted.*--resume"):
+        list(events)
+    assert not (folder / "instances.zarr").exists()

@@ -1,10 +1,13 @@
 """Blocks of maps: the same however they are given out, ended and continued."""
 
+import shutil
+
 import numpy as np
 import pytest
 import zarr
 
 import napari_volseg.inference
+from napari_volseg import mapjob
 from napari_volseg.checkpoint import load_model, model_metadata, save_model
 from napari_volseg.config import InferenceConfig
 from napari_volseg.errors import DataError
@@ -374,3 +377,55 @@ def test_an_unreadable_part_is_named_and_the_blocks_before_are_kept(
     events = list(_predict(model, Volume(data, NM, "em"), folder, resume=True))
     assert events[-1].reason == "completed"
     np.testing.assert_array_equal(_read(folder), predict_box_of(model, image))
+
+
+@pytest.mark.parametrize("n_steps", range(8))
+def test_a_kill_while_old_maps_are_replaced_is_mended_by_resuming(
+    model, image, folder, tiny_config, monkeypatch, n_steps
+):
+    """Whichever of the changes to the disk is the last."""
+    list(predict_maps(_prepare(model, image, folder), [0, 1]))
+    _save(tiny_config, model, seed=1)
+    left = [n_steps]
+
+    def burn():
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    def wired(owner, name):
+        act = getattr(owner, name)
+
+        def changed(*args, **keys):
+            burn()
+            act(*args, **keys)
+            burn()
+
+        patch.setattr(owner, name, changed)
+
+    with monkeypatch.context() as patch:
+        for owner, name in (
+            (mapjob.shutil, "rmtree"),
+            (mapjob, "create_zarr"),
+            (mapjob, "write_json"),
+        ):
+            wired(owner, name)
+        with pytest.raises(KeyboardInterrupt):
+            _prepare(model, image, folder, resume=True)
+
+    job = _prepare(model, image, folder, resume=True)
+    assert not job.ledger.finished()
+    assert not _read(folder).any()
+
+
+def test_maps_alone_are_begun_anew_only_when_resumed(model, image, folder):
+    list(predict_maps(_prepare(model, image, folder), [0, 1]))
+    expected = _read(folder)
+    shutil.rmtree(folder / "blocks")
+
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"maps\.zarr is there already"):
+            _prepare(model, image, folder)
+        np.testing.assert_array_equal(_read(folder), expected)
+    _prepare(model, image, folder, resume=True)
+    assert not _read(folder).any()

@@ -274,3 +274,45 @@ def test_columns_that_do_not_share_out_evenly_are_cut():
     tasks = list(split_tiles(tiles, grid, 3, lambda a, b: b - a))
 
     assert len(tasks) == 6  # 4 of 12 levels for each of three
+
+
+@pytest.fixture
+def turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(spreading, "_TURN_SECONDS", 0.0)
+    return tmp_path / "turn"
+
+
+@pytest.mark.parametrize("stale", [None, "", "that of the last client"])
+def test_a_turn_outlasts_reads_that_fail(turn, stale):
+    mine = spreading._Turn(turn, "mine")
+    if stale is not None:
+        turn.write_text(stale)
+    assert not any(mine.is_over() for _ in range(spreading._MISSES - 1))
+    turn.write_text("mine")
+    assert not mine.is_over()
+    turn.unlink()
+    assert not any(mine.is_over() for _ in range(spreading._MISSES - 1))
+
+
+def test_a_turn_ends_with_that_of_another_or_a_file_that_stays_away(turn):
+    turn.write_text("mine")
+    replaced, removed = (spreading._Turn(turn, "mine") for _ in range(2))
+    assert not replaced.is_over()
+    assert not removed.is_over()
+    turn.write_text("another")
+    assert replaced.is_over()
+    turn.unlink()
+    assert [removed.is_over() for _ in range(spreading._MISSES)][-1]
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        ("", ["0", "1", "2"]),
+        ("4", ["4"]),
+        ("6,2", ["6", "2"]),
+        (" GPU-8d0c, MIG-1f ,", ["GPU-8d0c", "MIG-1f"]),
+    ],
+)
+def test_workers_take_the_gpus_that_the_user_left_visible(visible, names):
+    assert [spreading._visible_gpu(i, visible) for i in range(len(names))] == names

@@ -87,7 +87,8 @@ def predict(
     ------
     DataError
         If model and image do not fit together, the image cannot be read, memory
-        cannot suffice or the disk is full. Finished blocks are kept.
+        cannot suffice, the disk is full or workers left blocks out. Finished blocks
+        are kept.
     """
     model = load_model(model_path)
     inference = inference or model.config.inference
@@ -148,6 +149,7 @@ def predict(
                 kept = f"{n} of {job.grid.n_blocks} blocks of the maps are kept"
                 yield Finished("stopped", f"Stopped; {kept}.", str(folder))
                 return
+    _check_complete(job)
     if n_empty := len(job.ledger.empty()):
         yield Notice(
             f"{n_empty} of {job.grid.n_blocks} blocks held nothing to predict and "
@@ -157,6 +159,17 @@ def predict(
         yield Notice(note, "warning")
     give_back_memory()
     yield from _find_instances(job, instances, should_stop)
+
+
+def _check_complete(job: MapJob) -> None:
+    """Refuse maps with blocks that nobody predicted: they would read as zeros."""
+    n_blocks = job.grid.n_blocks
+    n_left = n_blocks - len(job.ledger.finished())
+    if n_left > 0:
+        raise DataError(
+            f"{n_left} of {n_blocks} blocks were not predicted, because workers ended "
+            "early: the others are kept, go on with --resume"
+        )
 
 
 def _window_memory(model: Model, job: MapJob) -> int:

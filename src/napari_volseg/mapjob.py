@@ -219,7 +219,8 @@ def prepare_maps(
             f"{folder} holds {n_old} predicted blocks already: resume it "
             "(--resume), or start a new prediction"
         )
-    if old != plan and marks.exists():
+    is_begun = marks.exists() or (resume and (folder / MAPS).exists())
+    if old != plan and is_begun:
         if n_old:
             notes = (
                 "The blocks predicted before are not kept, because "
@@ -393,7 +394,7 @@ def _changed(old: dict[str, Any] | None, new: dict[str, Any]) -> str:
 def _remove_old(folder: Path) -> None:
     with writing(folder), suppress(FileNotFoundError):
         (folder / BLOCKS / _PLAN).unlink()  # first: without it nothing counts
-    for name in (BLOCKS, MAPS):
+    for name in (MAPS, BLOCKS):  # marks last: maps with them are begun anew
         with writing(folder / name):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)

@@ -40,6 +40,9 @@ _LOOK_SECONDS = 0.5
 _LOST_SECONDS = 20.0
 _WAIT_SECONDS = 30.0
 _START_SECONDS = 300.0
+_TURN_SECONDS = 1.0
+_MISSES = 5
+"""Reads of the turn in a row, without this client's token, that end a turn."""
 
 SpreadStep = tuple[tuple[int, ...], int]
 """Blocks that were finished since the last step, and how many workers there are."""
@@ -197,20 +200,39 @@ def _work(
     keep_freed_memory()  # dask asks its workers to give all back at once
     host = str(get_worker().address).rpartition(":")[0]
     torch.set_num_threads(max(1, _processors() // hosts.get(host, 1)))
-    turn = Path(folder) / BLOCKS / _TURN
-    next_look = 0.0
+    turn = _Turn(Path(folder) / BLOCKS / _TURN, token)
+    return predict_blocks(Path(folder), block_ids, device, turn.is_over)
 
-    def should_stop() -> bool:
-        nonlocal next_look
-        if time.monotonic() < next_look:
-            return False
-        next_look = time.monotonic() + 1.0
+
+class _Turn:
+    """Whether workers may still write blocks on behalf of a client.
+
+    On a network file system a read may fail, or give what was there before, while it
+    still is the client's turn. A token counts as another client's when its own was read
+    before.
+    """
+
+    def __init__(self, path: Path, token: str) -> None:
+        self._path, self._token = path, token
+        self._next_look = 0.0
+        self._n_missed = 0
+        self._was_read = False
+
+    def is_over(self) -> bool:
+        if self._n_missed < _MISSES and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _TURN_SECONDS
+            self._look()
+        return self._n_missed >= _MISSES
+
+    def _look(self) -> None:
         try:
-            return turn.read_text("utf-8") != token
-        except OSError:
-            return True
-
-    return predict_blocks(Path(folder), block_ids, device, should_stop)
+            found = self._path.read_text("utf-8")
+        except (OSError, ValueError):
+            found = ""
+        if found == self._token:
+            self._n_missed, self._was_read = 0, True
+        else:
+            self._n_missed += _MISSES if found and self._was_read else 1
 
 
 def _processors() -> int:
@@ -318,6 +340,18 @@ def check_scheduler(scheduler: str) -> None:
         )
 
 
+def _visible_gpu(i: int, visible: str) -> str:
+    """Return the name of a GPU, a number or a UUID, among those that CUDA may use.
+
+    Parameters
+    ----------
+    visible
+        Names with commas between them; empty when CUDA may use all.
+    """
+    names = [name for part in visible.split(",") if (name := part.strip())]
+    return names[i] if i < len(names) else str(i)
+
+
 def _n_processes(scheduler: str) -> int:
     if scheduler != "local":
         return int(scheduler.removeprefix("processes="))
@@ -341,7 +375,8 @@ def _local_cluster(n: int) -> Iterator[Any]:
         for i in range(n):
             env = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
             if n_gpus:
-                env["CUDA_VISIBLE_DEVICES"] = str(i % n_gpus)
+                visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+                env["CUDA_VISIBLE_DEVICES"] = _visible_gpu(i % n_gpus, visible)
             options = {
                 **here,
                 "nthreads": 1,

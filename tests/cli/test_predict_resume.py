@@ -1,20 +1,23 @@
 """``volseg predict --resume``: what was finished is found again."""
 
 import os
+import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from napari_volseg import worker
 from napari_volseg.cli import main
+from napari_volseg.cli import predict as command
+from napari_volseg.io import write_hdf5
 
 ARGUMENTS = ["em.h5:raw", "-o", "out.h5"]
 
 
-@pytest.fixture
-def killed(em, model, monkeypatch, capsys):
-    """A prediction that ended after its first block."""
-    engine = worker._predict
+def begin(arguments, monkeypatch):
+    """Begin a prediction that ends after its first block."""
 
     def fail(folder, should_stop, resume=False, scheduler=None):
         (folder / "blocks").mkdir()
@@ -23,7 +26,14 @@ def killed(em, model, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(worker, "_predict", fail)
-        assert main(["predict", str(model), *ARGUMENTS]) == 1
+        assert main(arguments) == 1
+
+
+@pytest.fixture
+def killed(em, model, monkeypatch, capsys):
+    """A prediction that ended after its first block."""
+    engine = worker._predict
+    begin(["predict", str(model), *ARGUMENTS], monkeypatch)
     assert "go on with --resume" in capsys.readouterr().err
     asked = []
 
@@ -64,3 +74,72 @@ def test_a_folder_of_the_users_is_not_touched(em, model, capsys):
     assert main(["predict", str(model), *ARGUMENTS]) == 2
     assert "is in the way" in capsys.readouterr().err
     assert Path("out.h5.unfinished/thesis.txt").read_text() == "all of it"
+
+
+class Killed(BaseException):
+    """Takes the place of SIGKILL."""
+
+
+def test_a_kill_in_the_middle_of_the_clean_up_keeps_the_output(
+    killed, model, monkeypatch, capsys
+):
+    remove = shutil.rmtree
+
+    def die(path, ignore_errors=False):
+        for maps in Path(path).glob("*/maps.zarr"):
+            remove(maps / "0")
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command.shutil, "rmtree", die)
+        with pytest.raises(Killed):
+            main(["predict", str(model), *ARGUMENTS, "--resume"])
+    expected = Path("out.h5").read_bytes()
+
+    assert main(["predict", str(model), *ARGUMENTS, "--resume"]) == 0
+
+    assert "is complete" in capsys.readouterr().err
+    assert Path("out.h5").read_bytes() == expected
+    assert len(killed) == 1
+    assert sorted(os.listdir()) == ["em.h5", "model.safetensors", "out.h5"]
+
+
+def write_mask(name, shape, stop):
+    mask = np.zeros(shape, np.uint8)
+    mask[:stop] = 7
+    write_hdf5(Path(name), {"mask": mask}, (1, 1, 1))
+
+
+@pytest.fixture
+def shape(em):
+    with h5py.File(em) as file:
+        return file["labels"].shape
+
+
+@pytest.mark.parametrize("begun", [[], ["--mask", "one.h5"]])
+def test_another_mask_is_refused(em, shape, model, monkeypatch, capsys, begun):
+    for name, stop in (("one.h5", 2), ("same.h5", 2), ("other.h5", 3)):
+        write_mask(name, shape, stop)
+    ask = ["predict", str(model), *ARGUMENTS]
+    begin(ask + begun, monkeypatch)
+
+    for other in ([], ["--mask", "one.h5"], ["--mask", "other.h5"]):
+        if other != begun:
+            capsys.readouterr()
+            assert main([*ask, *other, "--resume"]) == 2
+            assert "another mask: give the same" in capsys.readouterr().err
+    same = ["--mask", "same.h5"] if begun else []
+    assert main([*ask, *same, "--resume"]) == 0
+
+
+@pytest.mark.parametrize("begun", [[], ["--voxel-size", "40", "9", "9.1"]])
+def test_another_voxel_size_is_refused(em, model, monkeypatch, capsys, begun):
+    ask = ["predict", str(model), *ARGUMENTS]
+    begin(ask + begun, monkeypatch)
+
+    for other in ([], ["--voxel-size", "40", "9", "9.1"], ["--voxel-size", *"123"]):
+        if other != begun:
+            capsys.readouterr()
+            assert main([*ask, *other, "--resume"]) == 2
+            assert "another voxel size: give the same" in capsys.readouterr().err
+    assert main([*ask, *begun, "--resume"]) == 0

@@ -260,3 +260,19 @@ def _files(work):
         except OSError:
             continue
     return found
+
+
+def test_a_kill_while_the_array_of_seeds_is_made_is_mended(maps, tmp_path, monkeypatch):
+    path = tmp_path / "instances.zarr"
+
+    def die(place, *args, **keys):
+        (place / "0").mkdir(parents=True)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blockwise, "create_zarr", die)
+        with pytest.raises(Killed):
+            _run(maps, path)
+
+    _run(maps, path)
+    np.testing.assert_array_equal(_labels(path), segment(maps[...], CONFIG))

@@ -406,3 +406,15 @@ def test_real_volumes():
     assert opened.data.shape == (2, 10, 71, 140)
     assert opened.voxel_size == (600, 432, 216)
     assert read_labels(str(two_channels)).max() == 8
+
+
+def test_a_compressed_plane_is_a_volume_of_one_slice(path, rng):
+    array_YX = volume(rng, (30, 20))
+    with h5py.File(path, "w") as h5:
+        raw = h5.create_dataset("raw", data=array_YX, chunks=(8, 8), compression="gzip")
+        raw.attrs["axistags"] = '{"axes": [{"key": "y"}, {"key": "x"}]}'
+
+    opened = open_volume(f"{path}:raw")
+
+    np.testing.assert_array_equal(opened.data[...], array_YX[None])
+    np.testing.assert_array_equal(opened.data[0, 3:20:2, 5], array_YX[3:20:2, 5])

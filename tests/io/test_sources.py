@@ -97,6 +97,26 @@ def test_globs_expand_in_natural_order_and_keep_dataset_and_index(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "pattern", ["*T12:30/*.h5", "2024-05-01T12:30/*.h5", "2024-05-01T12:30/**/*.h5"]
+)
+def test_a_glob_below_a_folder_with_a_colon(tmp_path, pattern):
+    folder = tmp_path / "2024-05-01T12:30"
+    folder.mkdir()
+    for name in ("vol1.h5", "vol2.h5"):
+        (folder / name).touch()
+
+    for rest in ("", "[0:5]", ":raw", ":volumes/raw[0:5]"):
+        found = expand_sources([f"{tmp_path}/{pattern}{rest}"])
+        assert found == [f"{folder}/vol1.h5{rest}", f"{folder}/vol2.h5{rest}"]
+
+
+def test_a_glob_below_a_folder_with_a_colon_that_matches_nothing(tmp_path):
+    (tmp_path / "12:30").mkdir()
+    with pytest.raises(DataError, match=r"12:30 matches no\*\.h5"):
+        expand_sources([f"{tmp_path}/12:30/no*.h5"])
+
+
 def test_a_glob_that_matches_nothing_names_folder_and_pattern(tmp_path):
     with pytest.raises(DataError) as caught:
         expand_sources([f"{tmp_path}/no*.h5"])

@@ -117,6 +117,19 @@ def test_ome_tiff(path, rng, options):
     np.testing.assert_array_equal(opened.data[...], array[:, ::2])
 
 
+@pytest.mark.parametrize(
+    ("shape", "voxel_size"),
+    [((1, 20, 30), (250, 250, 200)), ((6, 20, 30), (1, 1, 1))],
+    ids=["plane", "stack"],
+)
+def test_ome_tiff_without_the_distance_of_slices(path, rng, shape, voxel_size):
+    path = path.with_suffix(".ome.tif")
+    metadata = {"axes": "ZYX", "PhysicalSizeX": 0.2, "PhysicalSizeY": 0.25}
+    tifffile.imwrite(path, volume(rng, shape), metadata=metadata)
+
+    assert open_volume(str(path)).voxel_size == pytest.approx(voxel_size)
+
+
 @pytest.mark.parametrize("axes", ["TZYX", "TCZYX"])
 def test_time_points_are_picked_by_the_user(path, rng, axes):
     path = path.with_suffix(".ome.tif")

@@ -156,7 +156,7 @@ def test_version_3_with_shards_and_numcodecs(path, rng):
 
 def write_multiscale(path, array, axes, scale, image_scale=None, version=2):
     """Write a two-level OME-Zarr 0.4 (v2) or 0.5 (v3)."""
-    group = zarr.create_group(path, zarr_format=version)
+    group = zarr.open_group(path, zarr_format=version)
     for level, step in ((0, 1), (1, 2)):
         part = array[..., ::step, ::step]
         group.create_array(str(level), data=part, chunks=part.shape)
@@ -205,6 +205,50 @@ def test_multiscale_opens_its_full_size_in_nm(path, rng, version):
     for level in (f"{path}:1", f"{path}/1"):
         assert open_volume(level).voxel_size == pytest.approx((1000, 200, 400))
         assert open_volume(level).shape_ZYX == (4, 5, 6)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("place", ["./0", "0/", "scale0/image", "a/b/c"])
+@pytest.mark.parametrize("inside", ["", "image"])
+def test_a_level_at_any_place_has_its_axes_and_size(path, rng, version, place, inside):
+    array = volume(rng, (4, 10, 12))
+    image = path / inside
+    zarr.create_group(path, zarr_format=version)
+    write_multiscale(image, array, axes("zyx"), [0.5, 0.1, 0.2], version=version)
+    normal = place.removeprefix("./").rstrip("/")
+    if normal != "0":
+        group = zarr.open_group(image, zarr_format=version)
+        group.require_group(normal.rpartition("/")[0])
+        (image / "0").rename(image / normal)
+    rename_level(image, version, place)
+    inner = f"{inside}/{normal}".lstrip("/")
+
+    whole = f"{path}:{inside}" if inside else str(path)
+    for source in (whole, f"{path}:{inner}", f"{path}:./{inner}", f"{path}/{inner}"):
+        opened = open_volume(source)
+        assert opened.voxel_size == pytest.approx((500, 100, 200))
+        np.testing.assert_array_equal(opened.data[...], array)
+
+
+@pytest.mark.parametrize("place", ["./0", "scale0/image"])
+def test_a_level_at_any_place_is_listed_once(path, rng, place):
+    write_multiscale(path, volume(rng, (4, 10, 12)), axes("zyx"), [1, 1, 1])
+    if place != "./0":
+        zarr.open_group(path, zarr_format=2).require_group("scale0")
+        (path / "0").rename(path / place)
+    rename_level(path, 2, place)
+
+    assert list_datasets(str(path)) == [place.removeprefix("./")]
+
+
+def rename_level(path, version, place):
+    """Let an image list its first array as lying there."""
+    attributes = zarr.open_group(path, zarr_format=version).attrs
+    key = "multiscales" if version == 2 else "ome"
+    value = attributes[key]
+    image = (value if version == 2 else value["multiscales"])[0]
+    image["datasets"][0]["path"] = place
+    attributes[key] = value
 
 
 def test_time_points_are_picked_by_the_user(path, rng):

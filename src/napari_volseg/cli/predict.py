@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import glob
+import secrets
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from napari_volseg.cli.job import run_in_terminal
 from napari_volseg.cli.maps_file import check_output, write_maps_file
@@ -23,6 +28,7 @@ from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.io import (
     expand_sources,
+    open_mask,
     open_volume,
     parse_source,
     read_mask,
@@ -34,7 +40,7 @@ from napari_volseg.runs import (
     create_prediction,
     read_prediction,
 )
-from napari_volseg.volume import Volume
+from napari_volseg.volume import ArrayLike, Volume
 
 __all__ = ["add_commands"]
 
@@ -106,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
             _check_unfinished(output, args)
     answers = []
     for source, output in zip(sources, outputs, strict=True):
+        _remove_leftovers(_place(output))
         if args.resume and output.exists() and not _place(output).exists():
             sys.stderr.write(f"volseg: {output} is complete\n")
             continue
@@ -150,7 +157,7 @@ def _predict(
     try:
         job = old or _create(request, image, args)
         if old is not None:
-            _refuse_other(old, request)
+            _refuse_other(old, request, image, args.mask)
             begin_session(old, resume=True)
         finished, code = run_in_terminal(
             job, resume=old is not None, scheduler=args.scheduler
@@ -164,7 +171,7 @@ def _predict(
             model=request.model,
             instances=request.instances,
         )
-        shutil.rmtree(place)
+        _remove(place)
     finally:
         _keep_what_is_done(place)
     if not args.json:
@@ -185,8 +192,8 @@ def _create(request: _Request, image: Volume, args: argparse.Namespace) -> Path:
     place = _place(request.output)
     if place.exists() and not any(place.glob("*/request.json")):
         raise DataError(f"{place} is in the way: move or delete it")
+    _remove(place)
     with writing(place):
-        shutil.rmtree(place, ignore_errors=True)
         place.mkdir(mode=0o700)
     return create_prediction(
         request.model,
@@ -205,6 +212,20 @@ def _place(output: Path) -> Path:
     return output.with_name(f"{output.name}.unfinished")
 
 
+def _remove(place: Path) -> None:
+    """Remove a job folder, which is never found by its name with a part missing."""
+    gone = place.with_name(f".volseg-{secrets.token_hex(8)}-{place.name}")
+    with writing(place), suppress(FileNotFoundError):
+        place.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove job folders of which a process was killed while it removed them."""
+    for gone in place.parent.glob(f".volseg-{'?' * 16}-{glob.escape(place.name)}"):
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def _unfinished(place: Path) -> Path | None:
     """Return the job that has finished blocks, None without one."""
     jobs = sorted(place.glob("*/request.json"))
@@ -220,27 +241,47 @@ def _check_unfinished(output: Path, args: argparse.Namespace) -> None:
     )
 
 
-def _refuse_other(job: Path, request: _Request) -> None:
+def _refuse_other(
+    job: Path, request: _Request, image: Volume, mask: str | None
+) -> None:
     """Refuse to go on with a prediction that was of something else."""
     old = read_prediction(job)
     asked = {
         "model": (old.model, request.model),
         "image": (old.source, absolute_source(request.source)),
+        "voxel size": (old.image.voxel_size, image.voxel_size),
         "settings of inference": (old.inference, request.inference),
         "settings of instances": (old.instances, request.instances),
     }
-    for what, (before, now) in asked.items():
-        if before != now:
-            raise DataError(
-                f"the prediction in {job.parent} has another {what}: give the same as "
-                "then, or start anew with --overwrite"
-            )
+    others = [what for what, (before, now) in asked.items() if before != now]
+    if not _same_mask(old.mask_ZYX, open_mask(mask) if mask else None):
+        others.append("mask")
+    if others:
+        raise DataError(
+            f"the prediction in {job.parent} has another {others[0]}: give the same as "
+            "then, or start anew with --overwrite"
+        )
+
+
+def _same_mask(old_ZYX: ArrayLike | None, new_ZYX: ArrayLike | None) -> bool:
+    """Return whether two masks, or none, are non-zero in the same voxels."""
+    if old_ZYX is None or new_ZYX is None:
+        return old_ZYX is new_ZYX
+    if old_ZYX.shape != new_ZYX.shape:
+        return False
+    return all(
+        np.array_equal(
+            np.asarray(old_ZYX[z : z + 16]) != 0, np.asarray(new_ZYX[z : z + 16]) != 0
+        )
+        for z in range(0, old_ZYX.shape[0], 16)
+    )
 
 
 def _keep_what_is_done(place: Path) -> None:
     if _unfinished(place) is None:
         if any(place.glob("*/request.json")) or not any(place.glob("*")):
-            shutil.rmtree(place, ignore_errors=True)
+            with suppress(DataError):
+                _remove(place)
     else:
         sys.stderr.write(
             f"volseg: the finished blocks are kept in {place}: go on with --resume\n"

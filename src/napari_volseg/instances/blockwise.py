@@ -318,7 +318,7 @@ class _Job:
     def _open_seeds(self) -> Any:
         """Make the temporary array of seeds, or find it again."""
         path = self._records.folder / "seeds.zarr"
-        if (path / "0").exists():
+        if (path / "0" / "zarr.json").exists():
             return reopen_zarr(path)
         shutil.rmtree(path, ignore_errors=True)  # killed while it was made
         return create_zarr(

@@ -189,7 +189,7 @@ class _StoredDataset:
         check_memory(prod(node.chunks or ()) * self.dtype.itemsize, str(path))
 
     def read(self, slices: tuple[slice, ...]) -> NDArray[Any]:
-        axis = len(slices) - 3
+        axis = max(0, len(slices) - 3)
         wide = self._widened(slices, axis)
         if wide is None:
             return self._load(slices)

@@ -13,7 +13,9 @@ __all__ = [
     "UNITS_NM",
     "find_multiscale",
     "has_level",
+    "list_levels",
     "make_multiscale",
+    "normal_place",
     "read_axes",
     "read_level",
 ]
@@ -52,12 +54,25 @@ def find_multiscale(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
+def normal_place(path: str) -> str:
+    """Return a path inside a store without empty parts and dots."""
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def list_levels(multiscale: Mapping[str, Any]) -> list[str]:
+    """Return the normal paths of the arrays that the multiscale image lists."""
+    levels = multiscale.get("datasets")
+    paths = [
+        item.get("path")
+        for item in (levels if isinstance(levels, list) else ())
+        if isinstance(item, dict)
+    ]
+    return [normal_place(path) for path in paths if isinstance(path, str)]
+
+
 def has_level(multiscale: Mapping[str, Any], path: str) -> bool:
     """Whether the multiscale image lists an array of this path."""
-    levels = multiscale.get("datasets")
-    return isinstance(levels, list) and any(
-        isinstance(item, dict) and item.get("path") == path for item in levels
-    )
+    return normal_place(path) in list_levels(multiscale)
 
 
 def read_level(multiscale: Mapping[str, Any], name: str) -> str:
@@ -120,7 +135,11 @@ def _scale(multiscale: Mapping[str, Any], level: str, ndim: int) -> list[float] 
     total = [1.0] * ndim
     found = False
     try:
-        levels = [item for item in multiscale["datasets"] if item["path"] == level]
+        levels = [
+            item
+            for item in multiscale["datasets"]
+            if normal_place(item["path"]) == normal_place(level)
+        ]
         for holder in (levels[0], multiscale):
             for step in holder.get("coordinateTransformations") or ():
                 if step.get("type") == "scale":

@@ -53,7 +53,8 @@ def parse_source(text: str) -> Source:
     r"""Return the parts of ``path[:dataset][slices]``.
 
     The dataset begins after the last colon that is not a Windows drive's; a
-    file that exists under the whole text is taken as it is, colons and all.
+    file that exists under the whole text is taken as it is, colons and all, and
+    so is a glob below a folder that exists.
 
     Raises
     ------
@@ -76,7 +77,8 @@ def parse_source(text: str) -> Source:
         return Source(Path(text))
     head, index = _split_index(text)
     colon = head.rfind(":")
-    if colon < 0 or (colon == 1 and _DRIVE.match(head)) or os.path.exists(head):
+    is_drive = colon == 1 and _DRIVE.match(head)
+    if colon < 0 or is_drive or os.path.exists(head) or _is_in_folder(colon, head):
         return Source(Path(head), None, index)
     path, dataset = head[:colon], head[colon + 1 :].strip()
     if not path.strip():
@@ -112,6 +114,14 @@ def _expand(source: Source) -> list[Source]:
             "check the folder and the pattern"
         )
     return [replace(source, path=Path(match)) for match in matches]
+
+
+def _is_in_folder(colon: int, head: str) -> bool:
+    """Return whether a colon belongs to the folder, which exists, of a glob."""
+    folder = os.path.dirname(head)
+    if colon >= len(folder) or not glob.has_magic(head) or "\0" in head:
+        return False
+    return any(glob.iglob(os.path.expanduser(folder), recursive=True))
 
 
 def _natural(text: str) -> list[str | int]:

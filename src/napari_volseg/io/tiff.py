@@ -242,7 +242,9 @@ def _ome_voxel_size(tif: tifffile.TiffFile, number: int) -> VoxelSize | None:
     ]
     if lengths[1][0] is None or lengths[2][0] is None:
         return None
-    if lengths[0][0] is None:  # a single plane
+    if lengths[0][0] is None:
+        if node.get("SizeZ") != "1":
+            return None
         lengths[0] = lengths[1]
     return _in_nm([(float(length or 0), unit) for length, unit in lengths])
 

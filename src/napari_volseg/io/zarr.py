@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -109,16 +110,32 @@ def _open_array(root: Path, place: str, source: Source) -> Stored:
             zarr_format=2 if node.version == 2 else 3,
         )
     stored = _StoredZarr(array, source.name, store, (root, place))
-    above, _, level = place.rpartition("/")
-    group = read_node(root, above) if place else None
-    multiscale = find_multiscale(group.attributes) if group else None
-    if multiscale is not None and has_level(multiscale, level):
+    image = _image_around(root, place)
+    if image is not None:
+        multiscale, level = image
         axes, size = read_axes(multiscale, level, len(stored.shape), source.name)
         return Stored(stored, axes, size)
     size = voxel_size_of(node.attributes)
+    group = read_node(root, place.rpartition("/")[0]) if place else None
     if size is None and group is not None:
         size = voxel_size_of(group.attributes)
     return Stored(stored, _dimension_names(node), size)
+
+
+def _image_around(root: Path, place: str) -> tuple[Mapping[str, Any], str] | None:
+    """Return the image that lists an array among its levels, and the array's path."""
+    parts = place.split("/") if place else []
+    for k in reversed(range(len(parts))):
+        group = read_node(root, "/".join(parts[:k]))
+        multiscale = find_multiscale(group.attributes) if group else None
+        level = "/".join(parts[k:])
+        if multiscale is not None and has_level(multiscale, level):
+            return multiscale, level
+    root = Path(os.path.abspath(root))
+    # What a link points to is no part of the image that holds the link.
+    if root == root.parent or root.is_symlink() or read_node(root.parent, "") is None:
+        return None
+    return _image_around(root.parent, f"{root.name}/{place}".rstrip("/"))
 
 
 def _dimension_names(node: Node) -> str | None:

@@ -14,7 +14,12 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from napari_volseg.errors import DataError
-from napari_volseg.io.ngff import find_multiscale, has_level, read_level
+from napari_volseg.io.ngff import (
+    find_multiscale,
+    list_levels,
+    normal_place,
+    read_level,
+)
 
 __all__ = [
     "ChunkCheck",
@@ -48,23 +53,29 @@ def checked_place(place: str, name: str) -> str:
     DataError
         If it leads out of the store.
     """
-    parts = [part for part in place.split("/") if part not in ("", ".")]
-    if ".." in parts or "\\" in place or ":" in place or "\0" in place:
+    inside = normal_place(place)
+    if ".." in inside.split("/") or "\\" in place or ":" in place or "\0" in place:
         raise DataError(f"{name} points out of its folder with {place}: not followed")
-    return "/".join(parts)
+    return inside
 
 
 def list_nodes(root: Path) -> list[str]:
     """Return images and arrays below a group; levels of an image are not repeated."""
     found: list[str] = []
     budget = iter(range(_MAX_VISITED))
-    _walk(root, "", found, budget, 0)
+    _walk(root, "", found, budget, 0, frozenset())
     return found
 
 
 def _walk(
-    root: Path, place: str, found: list[str], budget: Iterator[int], depth: int
+    root: Path,
+    place: str,
+    found: list[str],
+    budget: Iterator[int],
+    depth: int,
+    levels: frozenset[str],
 ) -> None:
+    """Add what lies at a place and below it, but for the levels of images above."""
     node = read_node(root, place)
     if node is None or next(budget, None) is None or depth > _MAX_DEPTH:
         return
@@ -74,13 +85,14 @@ def _walk(
         return
     multiscale = find_multiscale(node.attributes)
     if multiscale is not None:
-        found.append(place or read_level(multiscale, root.name))
+        found.append(place or normal_place(read_level(multiscale, root.name)))
+        levels |= {normal_place(f"{place}/{n}") for n in list_levels(multiscale)}
     with os.scandir(root / place) as entries:
         folders = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
     for folder in folders:
-        if multiscale is None or not has_level(multiscale, folder):
-            inner = f"{place}/{folder}" if place else folder
-            _walk(root, inner, found, budget, depth + 1)
+        inner = f"{place}/{folder}" if place else folder
+        if inner not in levels:
+            _walk(root, inner, found, budget, depth + 1, levels)
 
 
 def read_node(root: Path, place: str) -> Node | None:
