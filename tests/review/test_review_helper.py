@@ -102,6 +102,19 @@ def test_a_line_cuts_where_it_is_drawn() -> None:
         reshaping.cut_by_line(inside[5], np.array([[0.0, 0.0], [0.0, 5.0]]))
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_line_cuts_in_the_slice_it_is_drawn_in(axis: int) -> None:
+    inside = dumbbell()
+    line = np.array([[5.0, -2.0, 9.0], [5.0, 12.0, 12.0]])
+    expected = np.zeros(inside.shape, np.int32)
+    expected[5] = reshaping.cut_by_line(inside[5], line[:, 1:])
+    order = [1, 2]
+    order.insert(axis, 0)
+    turned = np.transpose(inside, order)
+    markers = reshaping.mark_sides(turned, line[:, order], axis, 5)
+    assert (markers == np.transpose(expected, order)).all()
+
+
 def test_a_diagonal_line_has_no_gaps() -> None:
     square = np.ones((30, 30), bool)
     for slope in (1, 0.37, -0.8, 3.3):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box
 from napari_volseg.review import (
     Review,
     ReviewFolder,
@@ -33,7 +34,7 @@ def start(labels: np.ndarray) -> Review:
 def measure(review: Review) -> None:
     pending = review.take_pending()
     rows = measure_instances(review.labels_ZYX, None, pending, VOXEL_SIZE)
-    review.take_rows(rows, pending)
+    review.take_rows(rows)
 
 
 def same_table(review: Review) -> None:
@@ -70,6 +71,62 @@ def test_the_table_follows_edits_strokes_and_undo() -> None:
     measure(review)
     same_table(review)
     assert 3 in review.table["index"]
+
+
+@pytest.mark.parametrize("label", [1, 2])
+def test_edits_while_rows_are_measured_reach_the_whole_instance(label: int) -> None:
+    labels = np.zeros((4, 8, 20), np.uint32)
+    labels[1:3, 2:6, 2:6] = 1
+    labels[1:3, 2:6, 10:16] = 2
+    review = start(labels)
+    review.merge([1, 2])
+    pending = review.take_pending()
+    rows = measure_instances(review.labels_ZYX, None, pending, VOXEL_SIZE)
+    paint(review, (slice(0, 1), slice(0, 2), slice(0, 2)), label)
+    review.delete([1, 2])
+    review.take_rows(rows)
+    assert not review.labels_ZYX.any()
+    assert review.box(2).contains(Box((1, 2, 2), (3, 6, 16)))
+    measure(review)
+    same_table(review)
+    review.undo()
+    measure(review)
+    same_table(review)
+
+
+def test_a_new_instance_is_known_while_it_is_measured() -> None:
+    review = start(make_labels())
+    new = review.first_free
+    paint(review, (slice(2, 4), slice(0, 9), slice(0, 9)), new)
+    review.take_pending()
+    assert new in review.ids_within(Box.whole(review.labels_ZYX.shape))
+    review.delete([new])
+    assert not (review.labels_ZYX == new).any()
+
+
+def test_rows_that_could_not_be_measured_are_still_out_of_date() -> None:
+    review = start(make_labels())
+    review.merge([1, 2])
+    review.take_pending()
+    review.delete([3])
+    review.put_back()
+    measure(review)
+    same_table(review)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_strokes_that_are_taken_back_are_noticed(order: Any) -> None:
+    review = start(np.array(make_labels(), order=order))
+    unpainted = review.labels_ZYX.copy()
+    paint(review, (slice(2, 4), slice(0, 9), slice(0, 9)), 5)
+    measure(review)
+    voxels = review.painted()
+    before = review.values(voxels)
+    assert not review.note_changes(voxels, before)
+    review.labels_ZYX[:] = unpainted
+    assert review.note_changes(voxels, before)
+    measure(review)
+    same_table(review)
 
 
 def test_an_edit_of_what_is_gone_is_refused() -> None:
@@ -145,6 +202,42 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: Any) -> None:
     saved = folder.load()
     assert saved is not None
     assert [step.ids for step in saved.steps] == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("n_saved", [0, 1])
+def test_an_edit_of_a_save_that_was_cut_short_is_no_later_one(
+    tmp_path: Path, monkeypatch: Any, n_saved: int
+) -> None:
+    base = make_labels()
+    review = start(base.copy())
+    folder = ReviewFolder(tmp_path, fingerprint(base))
+    for label in range(1, 1 + n_saved):
+        review.delete([label])
+        folder.save(review.snapshot())
+    review.delete([3])
+
+    def fail(*args: object) -> None:
+        raise DataError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_volseg.review.store.write_json", fail)
+        with pytest.raises(DataError, match="killed"):
+            folder.save(review.snapshot())
+
+    def go_on() -> tuple[Review, ReviewFolder]:
+        review = start(base.copy())
+        folder = ReviewFolder(tmp_path, fingerprint(base))
+        saved = folder.load()
+        if saved is not None:
+            review.restore(saved)
+        return review, folder
+
+    second, folder = go_on()
+    second.delete([4])
+    folder.save(second.snapshot())
+    third, _ = go_on()
+    assert (third.labels_ZYX == second.labels_ZYX).all()
+    assert (third.labels_ZYX == 3).any()
 
 
 @pytest.mark.parametrize(

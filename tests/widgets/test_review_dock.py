@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import pytest
 from qtpy.QtCore import Qt
 from review_steps import settle, type_key
 
+from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
 from napari_volseg.review import add_doubt, measure_instances
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.layers import METADATA_KEY, placement
 from napari_volseg.widgets.outputs import add_instances, add_maps
 from napari_volseg.widgets.review import ReviewWidget
+from napari_volseg.widgets.reviewopening import open_review
 from napari_volseg.widgets.viewers import camera_of
 
 SHAPE = (12, 40, 60)
@@ -54,9 +57,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def show(viewer: Any, folder: Path) -> Any:
+def show(viewer: Any, folder: Path, order: Any = "C") -> Any:
     """Show a prediction as the Predict dock does."""
-    labels = make_instances()
+    labels = np.array(make_instances(), order=order)
     image = viewer.add_image(
         labels.astype(np.uint8) * 40, name="em", scale=(30, 8, 8), units=("nm",) * 3
     )
@@ -72,10 +75,19 @@ def show(viewer: Any, folder: Path) -> Any:
 
 def begin(viewer: Any, layer: Any, qtbot: Any) -> ReviewWidget:
     dock: ReviewWidget = open_dock(viewer, "Review")
+    take_up(dock, layer, qtbot)
+    return dock
+
+
+def take_up(dock: ReviewWidget, layer: Any, qtbot: Any) -> None:
     dock.labels.set_layer(layer)
     click(dock.begin, qtbot)
     qtbot.waitUntil(lambda: dock._reviewing is not None, timeout=60_000)
-    return dock
+
+
+def close(dock: ReviewWidget, viewer: Any) -> None:
+    viewer.window.remove_dock_widget(dock)
+    dock.deleteLater()
 
 
 def click(button: Any, qtbot: Any) -> None:
@@ -95,6 +107,20 @@ def ids(dock: ReviewWidget) -> list[int]:
 @pytest.fixture
 def layer(viewer: Any, folder: Path) -> Any:
     return show(viewer, folder)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Rows are measured once this is set."""
+    gate = threading.Event()
+
+    def wait_first(*arguments: Any) -> Any:
+        gate.wait()
+        return measure_instances(*arguments)
+
+    monkeypatch.setattr("napari_volseg.widgets.reviewing.measure_instances", wait_first)
+    yield gate
+    gate.set()
 
 
 @pytest.fixture
@@ -182,6 +208,67 @@ def test_merging_deleting_and_taking_back(
     assert layer.metadata[METADATA_KEY]["edited"]
 
 
+def start_merge(dock: ReviewWidget, qtbot: Any) -> None:
+    """Merge 1 into 2, whose rows are measured a moment later."""
+    dock.table.choose([1, 2])
+    dock._tidy()
+    click(dock.buttons.buttons["merge"], qtbot)
+
+
+def wait_for_measuring(dock: ReviewWidget, qtbot: Any) -> None:
+    reviewing = dock._reviewing
+    assert reviewing is not None
+    qtbot.waitUntil(lambda: reviewing._is_measuring, timeout=60_000)
+
+
+def test_edits_while_rows_are_measured_reach_the_whole_instance(
+    dock: ReviewWidget, layer: Any, gate: threading.Event, qtbot: Any
+) -> None:
+    before = layer.data.copy()
+    start_merge(dock, qtbot)
+    wait_for_measuring(dock, qtbot)
+    dock.table.choose([2])
+    dock._tidy()
+    click(dock.buttons.buttons["delete"], qtbot)
+    assert not layer.data[np.isin(before, [1, 2])].any()
+    gate.set()
+    settle(dock, qtbot)
+    assert ids(dock) == [3, 4]
+    press(dock, "undo", qtbot)
+    assert (layer.data[np.isin(before, [1, 2])] == 2).all()
+    assert ids(dock) == [2, 3, 4]
+
+
+def test_rows_that_could_not_be_measured_are_measured_with_the_next_edit(
+    dock: ReviewWidget, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("the maps are gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_volseg.widgets.reviewing.measure_instances", fail)
+        start_merge(dock, qtbot)
+        qtbot.waitUntil(lambda: "maps are gone" in dock.message.text(), timeout=60_000)
+    assert ids(dock) == [1, 2, 3, 4]
+    dock.table.choose([4])
+    dock._tidy()
+    press(dock, "delete", qtbot)
+    assert ids(dock) == [2, 3]
+
+
+def test_rows_are_measured_when_a_review_that_was_left_is_taken_up(
+    dock: ReviewWidget, viewer: Any, layer: Any, gate: threading.Event, qtbot: Any
+) -> None:
+    start_merge(dock, qtbot)
+    wait_for_measuring(dock, qtbot)
+    other = viewer.add_labels(np.zeros(SHAPE, np.int32), name="other")
+    dock.labels.set_layer(other)
+    gate.set()
+    take_up(dock, layer, qtbot)
+    settle(dock, qtbot)
+    assert ids(dock) == [2, 3, 4]
+
+
 def test_splitting_between_points(
     dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
 ) -> None:
@@ -224,6 +311,48 @@ def test_splitting_along_a_line(
     assert layer.data[6, 6, 42] != layer.data[6, 6, 50]
     assert ((layer.data > 0) == (before > 0)).all()
     assert "volseg: split" not in viewer.layers
+
+
+@pytest.mark.parametrize(
+    ("order", "line"),
+    [
+        ((1, 0, 2), [[6, 9, 38], [6, 9, 54]]),
+        ((1, 0, 2), [[5, 9, 38], [7, 9, 54]]),
+        ((2, 0, 1), [[6, 2, 46], [6, 18, 46]]),
+        ((2, 0, 1), [[5, 2, 46], [7, 18, 46]]),
+    ],
+)
+def test_a_line_splits_in_the_view_it_is_drawn_in(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any, order: Any, line: Any
+) -> None:
+    viewer.dims.order = order
+    dock.table.choose([4])
+    dock.splitter.way.setCurrentIndex(1)
+    dock._split()
+    viewer.layers["volseg: split"].add(np.array(line, float), shape_type="path")
+    qtbot.waitUntil(lambda: "volseg: split" not in viewer.layers, timeout=60_000)
+    settle(dock, qtbot)
+    assert ids(dock) == [1, 2, 3, 4, 5]
+    block = layer.data[2:10, 4:16, 40:52]
+    above, below = block[1], block[-2]
+    assert {int(above[5, 6]), int(below[5, 6])} == {4, 5}
+    assert (above == above[5, 6]).all()
+    assert (below == below[5, 6]).all()
+
+
+def test_a_line_through_several_slices_says_so(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    before = layer.data.copy()
+    dock.table.choose([4])
+    dock.splitter.way.setCurrentIndex(1)
+    dock._split()
+    line = np.array([[3, 2, 42], [8, 18, 50]], float)
+    viewer.layers["volseg: split"].add(line, shape_type="path")
+    qtbot.waitUntil(lambda: "volseg: split" not in viewer.layers, timeout=60_000)
+    settle(dock, qtbot)
+    assert "draw it in one slice" in dock.message.text()
+    assert (layer.data == before).all()
 
 
 def test_a_line_beside_the_instance_says_so(
@@ -353,9 +482,13 @@ def test_painting_is_noted_and_outlives_undo(
     assert layer.data[5, 8, 11] == 1
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
 def test_napari_takes_its_own_strokes_back(
-    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+    viewer: Any, folder: Path, qtbot: Any, order: str
 ) -> None:
+    layer = show(viewer, folder, order)
+    dock = begin(viewer, layer, qtbot)
+    assert layer.data.flags[f"{order}_CONTIGUOUS"]
     before = layer.data.copy()
     layer.paint((5, 35, 50), 4)
     settle(dock, qtbot)
@@ -485,8 +618,7 @@ def test_closing_the_dock_saves_and_unbinds_and_reopening_goes_on(
     dock.table.choose([1])
     dock._tidy()
     press(dock, "delete", qtbot)
-    viewer.window.remove_dock_widget(dock)
-    dock.deleteLater()
+    close(dock, viewer)
     qtbot.waitUntil(lambda: any(folder.rglob("review.json")), timeout=60_000)
     qtbot.waitUntil(lambda: not layer.keymap, timeout=60_000)
     assert not viewer.keymap
@@ -494,6 +626,79 @@ def test_closing_the_dock_saves_and_unbinds_and_reopening_goes_on(
     assert ids(again) == [2, 3, 4]
     press(again, "undo", qtbot)
     assert ids(again) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_what_is_painted_while_a_review_is_left_is_listed_and_saved(
+    dock: ReviewWidget,
+    viewer: Any,
+    layer: Any,
+    folder: Path,
+    qtbot: Any,
+    make_napari_viewer_proxy: Any,
+    is_closed: bool,
+) -> None:
+    layer.paint((5, 35, 50), 4)
+    settle(dock, qtbot)
+    other = viewer.add_labels(np.zeros(SHAPE, np.int32), name="other")
+    if is_closed:
+        close(dock, viewer)
+        qtbot.waitUntil(lambda: not layer.keymap, timeout=60_000)
+    else:
+        dock.labels.set_layer(other)
+    layer.undo()
+    layer.paint((5, 37, 40), 2)
+    again = dock
+    if is_closed:
+        again = begin(viewer, layer, qtbot)
+    else:
+        take_up(dock, layer, qtbot)
+    settle(again, qtbot)
+    sizes = np.bincount(layer.data.ravel())[1:].tolist()
+    assert layer.features["voxels"].tolist() == sizes
+    assert layer.features["status"].tolist()[1] == "corrected"
+    again.labels.set_layer(other)
+
+    window = make_napari_viewer_proxy()
+    new = show(window, folder)
+    begin(window, new, qtbot)
+    assert (new.data == layer.data).all()
+
+
+def test_closing_while_instances_are_read_leaves_the_layer_as_it_was(
+    dock: ReviewWidget,
+    viewer: Any,
+    layer: Any,
+    folder: Path,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dock.table.choose([1])
+    dock._tidy()
+    press(dock, "delete", qtbot)
+    viewer.layers.remove(layer)
+    again = show(viewer, folder)
+    before = again.data.copy()
+    go_on, has_ended = threading.Event(), threading.Event()
+
+    def wait_first(*arguments: Any) -> Any:
+        go_on.wait()
+        try:
+            return open_review(*arguments)
+        finally:
+            has_ended.set()
+
+    monkeypatch.setattr("napari_volseg.widgets.reviewstart.open_review", wait_first)
+    try:
+        dock.labels.set_layer(again)
+        click(dock.begin, qtbot)
+        assert not again.editable
+        close(dock, viewer)
+        qtbot.waitUntil(lambda: again.editable, timeout=20_000)
+    finally:
+        go_on.set()
+    qtbot.waitUntil(has_ended.is_set, timeout=60_000)
+    assert (again.data == before).all()
 
 
 def test_new_data_or_a_removed_layer_end_the_review(

@@ -28,9 +28,9 @@ def _table(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
 def _split(arrays: Arrays, options: Mapping[str, Any]) -> Answer:
     inside = arrays["object"] != 0
     if "line" in arrays:
-        z = int(options["slice"])
-        markers = np.zeros(inside.shape, np.int32)
-        markers[z] = reshaping.cut_by_line(inside[z], arrays["line"])
+        markers = reshaping.mark_sides(
+            inside, arrays["line"], int(options["axis"]), int(options["slice"])
+        )
     else:
         markers = reshaping.mark_points(inside, arrays["points"])
     voxel_size = _voxel_size(options)

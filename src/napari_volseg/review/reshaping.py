@@ -18,6 +18,7 @@ __all__ = [
     "fill",
     "grow",
     "mark_points",
+    "mark_sides",
     "segment_again",
     "shrink",
     "split",
@@ -100,6 +101,30 @@ def mark_points(object_ZYX: Mask, points_N3: NDArray[Any]) -> NDArray[np.int32]:
         if markers[tuple(nearest)]:
             raise DataError("two points lie at the same place: set them apart")
         markers[tuple(nearest)] = number
+    return markers
+
+
+def mark_sides(
+    object_ZYX: Mask, line_N3: NDArray[np.float64], axis: int, index: int
+) -> NDArray[np.int32]:
+    """Return markers of the two sides of a line drawn across one slice of an object.
+
+    Parameters
+    ----------
+    line_N3
+        Corners of the line in voxels of the object's box.
+    axis, index
+        The slice: which axis goes through it, and where along that it lies.
+
+    Raises
+    ------
+    DataError
+        If the line does not cross the object.
+    """
+    markers = np.zeros(object_ZYX.shape, np.int32)
+    plane = np.moveaxis(object_ZYX, axis, 0)[index]
+    line_N2 = np.delete(line_N3, axis, axis=1)
+    np.moveaxis(markers, axis, 0)[index] = cut_by_line(plane, line_N2)
     return markers
 
 

@@ -31,7 +31,8 @@ class Review:
     """Edits of labels in place, with undo, statuses and the table of instances.
 
     Rows of the table are not measured here: after a change, `pending` says which
-    instances to measure and where, and `take_rows` takes their new rows.
+    instances to measure and where. Who measures calls `take_pending`, then `take_rows`
+    with the new rows, or `put_back` when there are none.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ class Review:
         self.marks: dict[int, Mark] = {}
         self.pending: dict[int, Box] = {}
         """Instances whose rows are out of date, each with a box that holds it."""
+        self.measuring: dict[int, Box] = {}
+        """Those of which somebody measures the rows now; edits may go on meanwhile."""
         self._archived: list[StepFile] = []
         self._strokes: list[NDArray[np.int64]] = []
         self._n_steps = self._n_snapshots = 0
@@ -80,10 +83,7 @@ class Review:
         DataError
             If there is no such instance.
         """
-        row = self.row_of(label)
-        boxes = [] if row is None else [box_of_row(self.table, row)]
-        if label in self.pending:
-            boxes.append(self.pending[label])
+        boxes = self._known(label)
         if not boxes:
             raise DataError(f"there is no instance {label} any more: choose another")
         return _around(boxes)
@@ -101,7 +101,8 @@ class Review:
         starts = np.stack([self.table[f"{axis}_start"] for axis in "zyx"], axis=1)
         stops = np.stack([self.table[f"{axis}_stop"] for axis in "zyx"], axis=1)
         is_near = (starts < box.stop).all(axis=1) & (stops > box.start).all(axis=1)
-        near = {int(i) for i in self.table["index"][is_near]} | set(self.pending)
+        near = {int(i) for i in self.table["index"][is_near]}
+        near |= self.pending.keys() | self.measuring.keys()
         return sorted(i for i in near if box.contains(self.box(i)))
 
     def status(self, label: int) -> Status:
@@ -219,11 +220,45 @@ class Review:
         self._strokes = [strokes]
         return strokes
 
-    def take_rows(
-        self, rows: Mapping[str, NDArray[Any]], measured: Iterable[int]
-    ) -> None:
-        """Replace the rows of measured instances; those without a row are gone."""
-        keep = ~np.isin(self.table["index"], list(measured))
+    def note_changes(self, voxels_N: NDArray[np.int64], before_N: NDArray[Any]) -> bool:
+        """Note which voxels no longer hold what they held; return whether any.
+
+        Parameters
+        ----------
+        voxels_N
+            Flat indices of the voxels.
+        before_N
+            What `values` returned for them.
+        """
+        after_N = self.values(voxels_N)
+        changed = after_N != before_N
+        self.note_stroke(voxels_N[changed], before_N[changed], after_N[changed])
+        return bool(changed.any())
+
+    def values(self, voxels_N: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the ids at flat indices."""
+        # Not by `reshape(-1)`, which is a copy of labels in Fortran's order.
+        values: NDArray[Any] = self.labels_ZYX[
+            np.unravel_index(voxels_N, self.labels_ZYX.shape)
+        ]
+        return values
+
+    def take_pending(self) -> dict[int, Box]:
+        """Return what to measure now; `take_rows` or `put_back` ends that."""
+        self.put_back()
+        self.measuring, self.pending = self.pending, {}
+        return self.measuring
+
+    def put_back(self) -> None:
+        """Count what is being measured as pending again; safe to call at any time."""
+        measuring, self.measuring = self.measuring, {}
+        for label, box in measuring.items():
+            self._outdate(label, box)
+
+    def take_rows(self, rows: Mapping[str, NDArray[Any]]) -> None:
+        """Replace the rows of what was measured; instances without a row are gone."""
+        keep = ~np.isin(self.table["index"], list(self.measuring))
+        self.measuring = {}
         base = {k: v for k, v in self.table.items() if k in rows}
         joined = {k: np.concatenate([v[keep], rows[k]]) for k, v in base.items()}
         order = np.argsort(joined["index"], kind="stable")
@@ -234,11 +269,6 @@ class Review:
             if label in self.pending or self.row_of(label) is not None
         }
 
-    def take_pending(self) -> dict[int, Box]:
-        """Return what to measure now, each box clipped to the volume."""
-        pending, self.pending = self.pending, {}
-        return pending
-
     def snapshot(self) -> Saved:
         """Return what a file keeps, as it is now."""
         steps = [
@@ -248,7 +278,7 @@ class Review:
             for s in self.history.done
         ]
         strokes = self.painted()
-        values = self.labels_ZYX[np.unravel_index(strokes, self.labels_ZYX.shape)]
+        values = self.values(strokes)
         self._n_snapshots += 1
         marks = dict(self.marks)
         entries = [*self._archived, *steps]
@@ -296,13 +326,16 @@ class Review:
             self._outdate(label, *boxes)
 
     def _outdate(self, label: int, *boxes: Box) -> None:
-        known = [self.pending[label]] if label in self.pending else []
-        row = self.row_of(label)
-        if row is not None:
-            known.append(box_of_row(self.table, row))
-        if known or boxes:
-            self.pending[label] = _around([*known, *boxes])
+        if known := [*self._known(label), *boxes]:
+            self.pending[label] = _around(known)
         self._top = max(self._top, label)
+
+    def _known(self, label: int) -> list[Box]:
+        """Return boxes that hold an instance between them; none when it is unknown."""
+        row = self.row_of(label)
+        boxes = [] if row is None else [box_of_row(self.table, row)]
+        out_of_date = (self.measuring, self.pending)
+        return boxes + [each[label] for each in out_of_date if label in each]
 
     def _voxels(self, label: int) -> int:
         row = self.row_of(label)

@@ -89,6 +89,12 @@ class ReviewFolder:
         self._lock: FileLock | None = None
         self._turn = threading.Lock()
         self._newest = 0
+        self._written: set[int] = set()
+        """Edits whose files are known to be theirs.
+
+        A save that was cut short leaves files that no list names; a later edit may
+        get the number of one.
+        """
 
     def acquire(self) -> bool:
         """Keep others from saving here; return False when another does."""
@@ -128,8 +134,10 @@ class ReviewFolder:
             (self.folder / "edits").mkdir(parents=True, exist_ok=True)
         for entry in saved.steps:
             path = self._edit(entry.number)
-            if entry.step is not None and entry.step.edit.patches and not path.exists():
+            is_there = entry.number in self._written and path.exists()
+            if entry.step is not None and entry.step.edit.patches and not is_there:
                 _write_arrays(path, entry.step.edit.arrays())
+                self._written.add(entry.number)
         if saved.strokes.size:
             arrays = {"voxels": saved.strokes, "values": saved.values}
             _write_arrays(self.folder / "strokes.npz", arrays)
@@ -184,6 +192,7 @@ class ReviewFolder:
                 if strokes[0].shape != strokes[1].shape:
                     raise ValueError("strokes")
             marks = {k: v for k, v in _read_marks(tree["statuses"]).items() if v}
+            self._written = {entry.number for entry in steps}
             return Saved(steps, marks, *strokes)
         except (*_DAMAGE, KeyError, TypeError, IndexError) as error:
             raise DataError(

@@ -17,7 +17,7 @@ from napari_volseg.geometry import Box
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.layers import METADATA_KEY, placement, plain
 
-__all__ = ["DrawButton", "box_around", "ids_inside"]
+__all__ = ["DrawButton", "box_around", "ids_inside", "slice_of_line"]
 
 
 class DrawButton(QPushButton):
@@ -147,3 +147,37 @@ def _slice_of(corners_N3: NDArray[np.float64]) -> tuple[int, int]:
     """Return the axis across a flat outline, and which slice along it holds it."""
     axis = int(np.argmin(np.ptp(corners_N3, axis=0)))
     return axis, round(float(corners_N3[:, axis].mean()))
+
+
+def slice_of_line(
+    line_N3: NDArray[np.float64], shape_ZYX: Sequence[int], hidden: Sequence[int]
+) -> tuple[int, int]:
+    """Return the axis across the slice that a line lies in, and which slice it is.
+
+    A line along one axis lies in slices of both others; the view says which is meant.
+
+    Parameters
+    ----------
+    line_N3
+        Its corners in voxels of an instance's box.
+    shape_ZYX
+        Shape of that box.
+    hidden
+        Axes that the viewer does not display.
+
+    Raises
+    ------
+    DataError
+        If it lies in no slice, or in one without the instance.
+    """
+    spread = np.ptp(line_N3, axis=0)
+    flat = [int(axis) for axis in np.argsort(spread, kind="stable") if spread[axis] < 1]
+    if not flat:
+        raise DataError(
+            "the line runs through several slices: draw it in one slice of the 2D view"
+        )
+    axis = next((axis for axis in hidden if axis in flat), flat[0])
+    index = round(float(line_N3[:, axis].mean()))
+    if not 0 <= index < shape_ZYX[axis]:
+        raise DataError("the line lies in a slice without the instance")
+    return axis, index

@@ -315,7 +315,9 @@ class ReviewWidget(QWidget):
 
     def _split_with(self, label: int, marks: dict[str, Any]) -> None:
         if self._reviewing is not None:
-            self._reviewing.split(label, **marks)
+            dims = self._viewer.dims
+            hidden = [axis - (dims.ndim - 3) for axis in dims.not_displayed]
+            self._reviewing.split(label, hidden, **marks)
 
     def _with(self, do: Callable[[Reviewing], None]) -> None:
         if self._reviewing is not None:

@@ -26,9 +26,11 @@ from napari_volseg.review import (
     place_pieces,
 )
 from napari_volseg.widgets.connections import Connections
+from napari_volseg.widgets.drawing import slice_of_line
 from napari_volseg.widgets.layerfeatures import LayerFeatures
 from napari_volseg.widgets.layers import METADATA_KEY
 from napari_volseg.widgets.preferences import autosave_minutes
+from napari_volseg.widgets.reviewleft import come_back, leave
 from napari_volseg.widgets.reviewopening import Opened
 from napari_volseg.widgets.strokes import stroke_voxels
 from napari_volseg.widgets.threads import in_thread
@@ -84,6 +86,7 @@ class Reviewing(QObject):
         if minutes := autosave_minutes():
             self._autosave.start(minutes * 60_000)
         _reviews[layer] = opened
+        self._is_dirty = come_back(layer)
         self._show_table()
         if self.review.pending:
             self._later.start()
@@ -120,14 +123,17 @@ class Reviewing(QObject):
         """Do the step again that was taken back last."""
         self._travel(self.review.redo, "done again")
 
-    def split(self, label: int, **marks: NDArray[np.float64]) -> None:
+    def split(
+        self, label: int, hidden: Sequence[int] = (), **marks: NDArray[np.float64]
+    ) -> None:
         """Split an instance between points, or along a line in one slice.
 
         Parameters
         ----------
+        hidden
+            Axes of the layer that the viewer does not display.
         marks
-            ``points`` (N, 3), or ``line`` (N, 3) whose first point names the slice;
-            in voxels of the layer.
+            ``points`` (N, 3), or ``line`` (N, 3), in voxels of the layer.
         """
         box = self._box(label)
         if box is None:
@@ -135,12 +141,14 @@ class Reviewing(QObject):
         before = self.review.labels_ZYX[box.slices].copy()
         options: dict[str, Any] = {"voxel_size": self.review.voxel_size}
         if "line" in marks:
-            z = round(float(marks["line"][0, 0])) - box.start[0]
-            if not 0 <= z < box.shape[0]:
-                self.failed.emit("the line lies in a slice without the instance")
+            line_N3 = marks["line"] - np.array(box.start)
+            try:
+                axis, index = slice_of_line(line_N3, box.shape, hidden)
+            except DataError as error:
+                self.failed.emit(str(error))
                 return
-            options["slice"] = z
-            given = {"line": marks["line"][:, 1:] - np.array(box.start[1:])}
+            options |= {"axis": axis, "slice": index}
+            given = {"line": line_N3}
         else:
             given = {"points": marks["points"] - np.array(box.start)}
 
@@ -263,6 +271,9 @@ class Reviewing(QObject):
         self._later.stop()
         self._features.close()
         self._autosave.stop()
+        self.review.put_back()
+        if Reviewing.known(self.layer) is not None:
+            leave(self.layer, self.review)
         if self.folder is not None:
             try:
                 if self._is_dirty:
@@ -362,13 +373,9 @@ class Reviewing(QObject):
     def _follow_strokes(self, move: Callable[[], None]) -> None:
         """Note what changes where the user painted; napari sends no event."""
         voxels = self.review.painted()
-        flat = self.layer.data.reshape(-1)
-        before = flat[voxels]
+        before = self.review.values(voxels)
         move()
-        changed = flat[voxels] != before
-        if changed.any():
-            voxels = voxels[changed]
-            self.review.note_stroke(voxels, before[changed], flat[voxels])
+        if self.review.note_changes(voxels, before):
             self._is_dirty = True
             self._later.start()
 
@@ -393,13 +400,14 @@ class Reviewing(QObject):
 
         def take(rows: Mapping[str, NDArray[Any]]) -> None:
             self._is_measuring = False
-            self.review.take_rows(rows, pending)
+            self.review.take_rows(rows)
             self._show_table()
             if self.review.pending:
                 self._later.start()
 
         def lose(message: str) -> None:
             self._is_measuring = False
+            self.review.put_back()
             self.failed.emit(message)
 
         in_thread(work, self._unless_closed(take), self._unless_closed(lose), self)

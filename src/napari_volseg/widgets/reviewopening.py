@@ -15,6 +15,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.review import Helper, Review, ReviewFolder, fingerprint
 from napari_volseg.runs.naming import safe_name
 from napari_volseg.volume import VoxelSize
+from napari_volseg.widgets.helper import Cancelled
 from napari_volseg.widgets.layers import (
     METADATA_KEY,
     labels_array,
@@ -123,13 +124,22 @@ def request_for(viewer: Any, layer: Labels) -> Request:
     )
 
 
-def open_review(request: Request, helper: Helper) -> Opened:
+def open_review(
+    request: Request, helper: Helper, is_cancelled: Callable[[], bool] = lambda: False
+) -> Opened:
     """Read everything and take up what was saved; call it in a thread.
+
+    Parameters
+    ----------
+    is_cancelled
+        Asked before the labels are changed.
 
     Raises
     ------
     DataError
         If the table cannot be made.
+    Cancelled
+        If nobody waits for the review any more; the labels are as they were.
     """
     labels_ZYX = request.labels_ZYX
     base = fingerprint(labels_ZYX)
@@ -151,6 +161,10 @@ def open_review(request: Request, helper: Helper) -> Opened:
     if table is None or not _describes(table, labels_ZYX):
         table = _measure(request, helper)
     review = Review(labels_ZYX, table, request.voxel_size)
+    if is_cancelled():
+        if folder is not None:
+            folder.release()
+        raise Cancelled
     if saved is not None and (saved.steps or saved.marks or saved.strokes.size):
         review.restore(saved)
         message = (

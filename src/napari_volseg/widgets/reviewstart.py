@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -82,11 +85,18 @@ class Starter(QObject):
             self.opened.emit(layer, known)
             return
         request = request_for(self._viewer, layer)
-        layer.editable = False
+        unlock, is_gone = _lock(layer), threading.Event()
+
+        def abandon(*_: object) -> None:
+            is_gone.set()
+            unlock()
+
+        # Neither of the others is called once the dock is closed.
+        self.destroyed.connect(abandon)
         self._set_busy(True, "Reading and measuring the instances…")
 
         def take(opened: Opened) -> None:
-            layer.editable = True
+            unlock()
             self._set_busy(False)
             if layer not in map(plain, self._viewer.layers):
                 if opened.folder is not None:
@@ -96,10 +106,10 @@ class Starter(QObject):
             self.opened.emit(layer, opened)
 
         def lose(message: str) -> None:
-            layer.editable = True
+            unlock()
             self._give_up(message)
 
-        work = partial(open_review, request, self._helper)
+        work = partial(open_review, request, self._helper, is_gone.is_set)
         in_thread(work, take, lose, self)
 
     def _give_up(self, message: str) -> None:
@@ -110,3 +120,20 @@ class Starter(QObject):
         self.is_busy = is_busy
         self.told.emit(words)
         self.changed.emit()
+
+
+def _lock(layer: Labels) -> Callable[[], None]:
+    """Keep a layer from being painted on.
+
+    Returns what lets go of it again; calling it twice does no harm.
+    """
+    locked = [weakref.ref(layer)] if layer.editable else []
+    layer.editable = False
+
+    def unlock() -> None:
+        while locked:
+            found = locked.pop()()
+            if found is not None:
+                found.editable = True
+
+    return unlock
