@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
+from superqt.utils import WorkerBase
 
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.evaluate import EvaluateWidget
@@ -116,6 +119,37 @@ def test_a_comparison_can_be_cancelled(
     qtbot.mouseClick(dock.cancel, Qt.MouseButton.LeftButton)
     assert dock.evaluate.isEnabled()
     qtbot.waitUntil(lambda: not workers(), timeout=60_000)
+
+
+def test_a_cancelled_comparison_never_shows_up_in_the_next(
+    dock: EvaluateWidget, viewer: Any, pair: Any, qtbot: Any, monkeypatch: Any
+) -> None:
+    goes_on = Event()
+    calls: list[Callable[[], bool]] = []
+    ask = dock._helper.ask
+
+    def ask_late(*arguments: Any) -> Any:
+        """Answer the first request only when the second one is being waited for."""
+        calls.append(arguments[-1])
+        if len(calls) == 1:
+            assert goes_on.wait(60)
+            return ask(*arguments[:-1])
+        return ask(*arguments)
+
+    monkeypatch.setattr(dock._helper, "ask", ask_late)
+    dock.start()
+    qtbot.waitUntil(lambda: len(calls) == 1, timeout=60_000)
+    qtbot.mouseClick(dock.cancel, Qt.MouseButton.LeftButton)
+    dock.set_pair(*reversed(pair))
+    dock.start()
+    assert calls[0](), "the second comparison called back the first"
+    goes_on.set()
+    qtbot.waitUntil(lambda: not dock._is_running, timeout=60_000)
+    qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=60_000)
+    assert "4 instances, 3 true objects" in dock.scores.text()
+    names = [layer.name for layer in viewer.layers if "errors" in layer.name]
+    assert names == ["truth · errors"]
+    assert dock._pair == tuple(reversed(pair))
 
 
 def test_a_helper_that_fails_is_told(dock: EvaluateWidget, qtbot: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,18 @@ import pytest
 from napari.layers import Image, Labels
 
 from napari_volseg.errors import DataError
+from napari_volseg.events import Finished, Progress
 from napari_volseg.geometry import Box
-from napari_volseg.io import open_volume, write_hdf5
+from napari_volseg.io import create_zarr, open_volume, write_hdf5
 from napari_volseg.widgets.actions import PREDICT_KEY, bind_key
+from napari_volseg.widgets.job import Job
+from napari_volseg.widgets.layers import placement
+from napari_volseg.widgets.outputs import make_instances
 from napari_volseg.widgets.parts import drawn_box, image_parts, seen_box
 from napari_volseg.widgets.remembered import FILE, Choice, keep, recall, remember
+from napari_volseg.widgets.results import Delivery
 from napari_volseg.widgets.stream import MapStream, boxes_of, read_boxes
+from napari_volseg.widgets.wherepart import WherePart
 
 VOXEL_SIZE = (30.0, 8.0, 8.0)
 MAKE = """
@@ -110,6 +117,34 @@ def test_channels_and_times(
     assert [part.index for part in parts] == expected
     assert all(part.volume.n_channels == channels for part in parts)
     assert all(part.volume.shape_ZYX == (6, 7, 8) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("place", "other", "time"),
+    [
+        ({"scale": (10, 1, 1, 1)}, {"scale": (2, 1, 1, 1)}, 30),
+        ({"translate": (5, 0, 0, 0)}, {}, 8),
+        ({}, {"translate": (-4, 0, 0, 0)}, 3),
+        ({"scale": (2, 1, 1, 1), "translate": (1, 0, 0, 0)}, {"ndim": 5}, 7),
+    ],
+)
+def test_the_frame_that_is_shown_is_found_in_the_world(
+    viewer: Any, place: dict[str, Any], other: dict[str, Any], time: float
+) -> None:
+    layer = viewer.add_image(np.zeros((9, 4, 6, 8), np.uint8), **place)
+    ndim = other.pop("ndim", 4)
+    viewer.add_image(np.zeros((20,) * (ndim - 3) + (4, 6, 8), np.uint8), **other)
+    viewer.dims.set_point(ndim - 4, time)
+    (part,) = WherePart(viewer).parts(layer, 1)
+    assert part.index == 3
+
+
+def test_a_frame_beside_the_layer_is_the_nearest_one(viewer: Any) -> None:
+    layer = viewer.add_image(np.zeros((9, 4, 6, 8), np.uint8))
+    viewer.add_image(np.zeros((5, 4, 6, 8), np.uint8), translate=(20, 0, 0, 0))
+    viewer.dims.set_point(0, 22)
+    (part,) = WherePart(viewer).parts(layer, 1)
+    assert part.index == 8
 
 
 def test_other_channels_are_refused() -> None:
@@ -269,8 +304,6 @@ def test_the_key_is_bound_once_and_never_taken(viewer: Any) -> None:
 
 
 def test_ready_boxes_are_read_into_memory(tmp_path: Path) -> None:
-    from napari_volseg.io import create_zarr
-
     stored = create_zarr(
         tmp_path / "maps.zarr", (3, 4, 6, 8), np.dtype("u1"), VOXEL_SIZE, name="maps"
     )
@@ -285,11 +318,63 @@ def test_ready_boxes_are_read_into_memory(tmp_path: Path) -> None:
 
 
 def test_a_removed_arriving_layer_is_not_brought_back(viewer: Any, layer: Any) -> None:
-    from napari_volseg.widgets.layers import placement
-
     stream = MapStream(viewer, placement(layer), "em")
     stream._add(np.zeros((3, 4, 6, 8), np.uint8))
     viewer.layers.remove("em · arriving mask")
     settled = stream.settle({"prediction": "x"})
     assert set(settled) == {"boundary", "distance"}
     assert "em · boundary" in viewer.layers
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_blocks_that_come_last_are_no_second_set_of_maps(
+    viewer: Any,
+    layer: Any,
+    tmp_path: Path,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    is_read: bool,
+) -> None:
+    """The prediction ends while a block waits to be read, or is being read."""
+    shape = layer.data.shape
+    kinds: Any = {"maps": ((3, *shape), "u1"), "instances": (shape, "i4")}
+    for name, (size, kind) in kinds.items():
+        create_zarr(
+            tmp_path / f"{name}.zarr", size, np.dtype(kind), VOXEL_SIZE, name=name
+        )[...] = 5
+    made, goes_on, may_read = Event(), Event(), Event()
+
+    def make(*arguments: Any, **options: Any) -> Any:
+        made.set()
+        assert goes_on.wait(60)
+        return make_instances(*arguments, **options)
+
+    def read(*arguments: Any) -> Any:
+        assert may_read.wait(60)
+        return read_boxes(*arguments)
+
+    monkeypatch.setattr("napari_volseg.widgets.results.make_instances", make)
+    monkeypatch.setattr("napari_volseg.widgets.stream.read_boxes", read)
+    job = Job(viewer, "predict", "em")
+    job.folder = tmp_path
+    place = placement(layer)
+    stream = MapStream(viewer, place, "em")
+    stream.follow(job)
+    delivery = Delivery(viewer, job, place, "em", tmp_path / "model", stream)
+    ready = (0, 0, 0, *shape)
+    job.event.emit(Progress(step=1, total=1, elapsed=0, remaining=0, ready=ready))
+    if is_read:
+        stream._timer.stop()
+        stream._read()
+    with qtbot.waitSignal(delivery.delivered, timeout=60_000):
+        job.finished.emit(Finished("completed", ""))
+        qtbot.waitUntil(made.is_set, timeout=60_000)
+        may_read.set()
+        qtbot.waitUntil(
+            lambda: not stream._timer.isActive() and not stream._is_reading,
+            timeout=60_000,
+        )
+        goes_on.set()
+    roles = ["mask", "boundary", "distance", "instances"]
+    names = [each.name for each in viewer.layers if each.name != layer.name]
+    assert names == [f"em · {role}" for role in roles]

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
+from napari.layers import Image
 from qtpy.QtCore import Qt
 
 from napari_volseg.config import build_config
 from napari_volseg.geometry import Box
+from napari_volseg.io import open_volume, write_hdf5
 from napari_volseg.review import add_doubt, measure_instances
 from napari_volseg.runs import TrainingPair, create_run
 from napari_volseg.volume import LabelledVolume, Volume
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.layers import placement, plain
-from napari_volseg.widgets.outputs import add_instances, add_maps
+from napari_volseg.widgets.outputs import add_instances, add_maps, role_of
 from napari_volseg.widgets.review import ReviewWidget
 from napari_volseg.widgets.train import TrainWidget
 
@@ -53,32 +55,50 @@ def run(runs_dir: Path, request: pytest.FixtureRequest) -> Path:
         scored[HELD_OUT.slices] = True
         pairs.append(TrainingPair(LabelledVolume(image, labels, scored), None, "val"))
         annotated[HELD_OUT.grow((0, 2, 2), SHAPE).slices] = False
+    return make_run(runs_dir, pairs, int(is_apart))
+
+
+def make_run(runs_dir: Path, pairs: list[TrainingPair], scored: int) -> Path:
+    """Make a run of which a box in one pair is held out."""
     config = build_config({"model": {"filters": [4, 8]}, "experiment_name": "first"})
     folder = create_run(config, pairs, runs_dir, "first")
     box = {"start": HELD_OUT.start, "stop": HELD_OUT.stop}
-    plan = {"held_out": [{"pair": int(is_apart), "box": box}], "guard": [0, 2, 2]}
+    plan = {"held_out": [{"pair": scored, "box": box}], "guard": [0, 2, 2]}
     (folder / "plan.json").write_text(json.dumps(plan))
     return folder
 
 
 @pytest.fixture
 def dock(viewer: Any, run: Path, qtbot: Any) -> ReviewWidget:
-    labels = make_labels()
     image = viewer.add_image(
-        (labels > 0).astype(np.uint8) * 90,
+        (make_labels() > 0).astype(np.uint8) * 90,
         name="em",
         scale=VOXEL_SIZE,
         units=("nm",) * 3,
     )
-    folder = run / "predictions" / "em"
-    folder.mkdir(parents=True)
+    return review_of(image, viewer, run, qtbot)
+
+
+def review_of(
+    image: Any, viewer: Any, run: Path, qtbot: Any, box: Box | None = None
+) -> ReviewWidget:
+    """Begin the review of a prediction of an image, or of a box of it."""
+    labels = make_labels()
+    boxes = {label: Box.whole(SHAPE) for label in range(1, 5)}
     maps = np.zeros((3, *SHAPE), np.uint8)
     maps[0][labels > 0] = 255
+    start = (0, 0, 0)
+    if box is not None:
+        labels, maps = labels[box.slices].copy(), maps[(slice(None), *box.slices)]
+        boxes = {int(i): Box.whole(labels.shape) for i in np.unique(labels) if i}
+        start = box.start
+    folder = run / "predictions" / "em"
+    folder.mkdir(parents=True)
     model = str(run / "model.safetensors")
-    origin = {"prediction": str(folder), "image": "em", "model": model}
-    add_maps(viewer, maps, placement(image), "em · ", origin)
-    layer = add_instances(viewer, labels, placement(image), "em · ", origin)
-    boxes = {label: Box.whole(SHAPE) for label in range(1, 5)}
+    origin = {"prediction": str(folder), "image": image.name, "model": model}
+    place = placement(image)
+    add_maps(viewer, maps, place, "em · ", origin, start=start)
+    layer = add_instances(viewer, labels, place, "em · ", origin, start=start)
     rows = measure_instances(labels, list(maps), boxes, VOXEL_SIZE)
     layer.features = pandas.DataFrame(add_doubt(rows))
     review: ReviewWidget = open_dock(viewer, "Review")
@@ -86,6 +106,15 @@ def dock(viewer: Any, run: Path, qtbot: Any) -> ReviewWidget:
     review.start()
     qtbot.waitUntil(lambda: review._reviewing is not None, timeout=60_000)
     return review
+
+
+def images_of(viewer: Any) -> list[str]:
+    """Names of the images that are no maps of ours."""
+    return [
+        layer.name
+        for layer in viewer.layers
+        if isinstance(plain(layer), Image) and role_of(layer) is None
+    ]
 
 
 def click(dock: ReviewWidget, qtbot: Any) -> None:
@@ -171,5 +200,128 @@ def test_without_the_image_there_is_one_sentence(
     dock.table.choose([3])
     dock._say("accepted")
     viewer.layers.remove("em")
+    click(dock, qtbot)
+    assert "open it again" in dock.message.text()
+
+
+def test_a_renamed_image_is_known_by_its_voxels(
+    dock: ReviewWidget, viewer: Any, qtbot: Any
+) -> None:
+    viewer.layers["em"].name = "another name"
+    dock.table.choose([1])
+    dock._say("accepted")
+    click(dock, qtbot)
+    qtbot.waitUntil(lambda: "never learnt from" in dock.message.text(), timeout=60_000)
+    dock.table.choose([3])
+    dock._say("accepted")
+    click(dock, qtbot)
+    qtbot.waitUntil(lambda: "Train dock has" in dock.message.text(), timeout=60_000)
+    assert images_of(viewer) == ["another name"]
+    corrections = viewer.layers["another name · corrections"].data
+    assert not corrections[:, :22, :22].any()
+    assert corrections.any()
+
+
+def test_an_image_nobody_knows_may_be_any_of_its_shape(
+    dock: ReviewWidget, viewer: Any, qtbot: Any
+) -> None:
+    image = viewer.layers["em"]
+    image.name = "brighter"
+    viewer.layers["em · instances"].metadata["napari-volseg"]["image"] = "brighter"
+    image.data = image.data + 7
+    dock.table.choose([1, 3])
+    dock._say("accepted")
+    click(dock, qtbot)
+    qtbot.waitUntil(lambda: "Train dock has" in dock.message.text(), timeout=60_000)
+    corrections = viewer.layers["brighter · corrections"].data
+    assert not corrections[:, :22, :22].any()
+    # What the model learnt from are the voxels of the run, not those that are open.
+    assert images_of(viewer) == ["brighter", "em"]
+    train: TrainWidget = plain(open_dock(viewer, "Train"))
+    shown, *_ = train.pairs.layers()[0]
+    assert np.asarray(shown.data).max() == 90  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("dataset", ["", ":raw"])
+def test_an_image_of_the_command_line_is_the_one_that_is_open(
+    viewer: Any, runs_dir: Path, tmp_path: Path, qtbot: Any, dataset: str
+) -> None:
+    labels = make_labels()
+    write_hdf5(
+        tmp_path / "em.h5", {"raw": (labels > 0).astype(np.uint8) * 90}, VOXEL_SIZE
+    )
+    source = f"{tmp_path}/em.h5{dataset}"
+    volume = LabelledVolume(open_volume(source), labels, np.ones(SHAPE, bool))
+    run = make_run(runs_dir, [TrainingPair(volume, source)], 0)
+    (image,) = viewer.open(tmp_path / "em.h5", plugin="napari-volseg")
+    dock = review_of(image, viewer, run, qtbot)
+    dock.table.choose([1, 3])
+    dock._say("accepted")
+    click(dock, qtbot)
+    qtbot.waitUntil(lambda: "Train dock has" in dock.message.text(), timeout=60_000)
+    assert images_of(viewer) == ["em"]
+    assert not viewer.layers["em · corrections"].data[:, :22, :22].any()
+
+
+def test_another_file_of_the_same_shape_is_corrected_everywhere(
+    viewer: Any, runs_dir: Path, tmp_path: Path, qtbot: Any
+) -> None:
+    labels = make_labels()
+    image_ZYX = (labels > 0).astype(np.uint8) * 90
+    for name, data in (("a", image_ZYX), ("b", image_ZYX + 7)):
+        write_hdf5(tmp_path / f"{name}.h5", {"raw": data}, VOXEL_SIZE)
+    source = f"{tmp_path}/a.h5"
+    volume = LabelledVolume(open_volume(source), labels, np.ones(SHAPE, bool))
+    run = make_run(runs_dir, [TrainingPair(volume, source)], 0)
+    (image,) = viewer.open(tmp_path / "b.h5", plugin="napari-volseg")
+    dock = review_of(image, viewer, run, qtbot)
+    dock.table.choose([1])
+    dock._say("accepted")
+    click(dock, qtbot)
+    qtbot.waitUntil(lambda: "Train dock has" in dock.message.text(), timeout=60_000)
+    found = viewer.layers["b · corrections"].data
+    assert (found[labels == 1] > 0).all()
+    assert images_of(viewer) == ["b", "a.h5"]
+
+
+def test_corrections_of_a_part_train_on_that_part(
+    viewer: Any, run: Path, qtbot: Any
+) -> None:
+    data = (make_labels() > 0).astype(np.uint8) * 90
+    image = viewer.add_image(
+        data,
+        name="em",
+        scale=VOXEL_SIZE,
+        units=("nm",) * 3,
+        translate=(1, 2, 3),
+        rotate=(0, 0, 10),
+    )
+    box = Box((1, 2, 0), (8, 36, 44))
+    dock = review_of(image, viewer, run, qtbot, box)
+    dock.table.choose([1, 3])
+    dock._say("accepted")
+    for _ in range(2):  # the part is cut out once
+        click(dock, qtbot)
+        qtbot.waitUntil(lambda: "Train dock has" in dock.message.text(), timeout=60_000)
+        dock.message.clear()
+    assert images_of(viewer) == ["em", f"em {box}"]
+    train: TrainWidget = plain(open_dock(viewer, "Train"))
+    _, snapshots = train._capture(copy=True)
+    part = snapshots[-1][0].build().volume
+    assert (part.image.read()[0] == data[box.slices]).all()
+    assert part.annotated_ZYX is not None
+    # What the model is scored on, and its guard, seen from the first voxel of the box.
+    assert not part.annotated_ZYX[:, :20, :22].any()
+    truth = make_labels()[box.slices]
+    assert part.annotated_ZYX[truth == 3].all()
+    assert ((part.labels_ZYX > 0) == (truth == 3))[part.annotated_ZYX].all()
+
+
+def test_a_part_between_voxels_is_no_part(
+    dock: ReviewWidget, viewer: Any, qtbot: Any
+) -> None:
+    dock.table.choose([3])
+    dock._say("accepted")
+    viewer.layers["em"].translate = (0, 4, 0)
     click(dock, qtbot)
     assert "open it again" in dock.message.text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_volseg.config import Config
 from napari_volseg.errors import DataError
-from napari_volseg.geometry import Box
+from napari_volseg.geometry import Box, Size
 from napari_volseg.review import Edit, Helper, ReviewFolder
 from napari_volseg.review.corrections import (
     find_corrected,
@@ -25,7 +25,16 @@ from napari_volseg.runs import is_run, read_run
 from napari_volseg.runs.pairs import Role
 from napari_volseg.volume import Volume
 from napari_volseg.widgets.actions import open_dock
-from napari_volseg.widgets.layers import METADATA_KEY, placement, plain
+from napari_volseg.widgets.imageofreview import (
+    image_of,
+    is_whole,
+    layer_of,
+    open_images,
+    part_layer,
+    part_name,
+    whole_volume,
+)
+from napari_volseg.widgets.layers import METADATA_KEY, layer_source, placement
 from napari_volseg.widgets.outputs import add_beside, free_name
 from napari_volseg.widgets.readers import lazy
 from napari_volseg.widgets.reviewing import Reviewing
@@ -34,9 +43,6 @@ from napari_volseg.widgets.threads import in_thread
 __all__ = ["train_on_corrections"]
 
 _PLAN = "plan.json"
-
-_Key = tuple[str, tuple[int, ...]]
-"""Name and shape of an image."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,33 @@ class _Learnt:
     image: Volume
     painted: tuple[_Painted, ...]
     source: str | None
+    hidden_ZYX: NDArray[np.bool_]
+    """Where the model was scored, and the guard around it."""
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """The image whose instances are reviewed, and which of its voxels they cover."""
+
+    layer: Image
+    shape_ZYX: Size
+    names: frozenset[str]
+    """What it is called, and was called when it was predicted."""
+    source: str | None
+    box: Box
+
+    @property
+    def part_names(self) -> set[str]:
+        """What a training from corrections calls the part of the image in the box."""
+        return {part_name(name, self.box) for name in self.names}
 
 
 @dataclass(frozen=True)
 class _Lesson:
     corrections: _Painted
     learnt: tuple[_Learnt, ...]
+    layers: tuple[Image | None, ...]
+    """Where the images of `learnt` are open already."""
     config: Config | None
 
 
@@ -80,37 +107,38 @@ def train_on_corrections(
     scored on held out as they were; corrections there are left out. Training begins
     with the weights of the model.
     """
-    origin = reviewing.layer.metadata.get(METADATA_KEY) or {}
-    image = _image_of(viewer, reviewing.layer, str(origin.get("image", "")))
-    if image is None:
+    labels = reviewing.layer
+    origin = labels.metadata.get(METADATA_KEY) or {}
+    found = image_of(viewer, labels, str(origin.get("image", "")))
+    if found is None:
         failed("the image that was predicted is not open: open it again")
         return
+    whole, box = found
+    try:
+        image = whole if is_whole(whole, box) else part_layer(viewer, whole, box)
+        shape = whole_volume(whole).shape_ZYX
+    except DataError as error:
+        failed(str(error))
+        return
     model = Path(str(origin["model"])) if origin.get("model") else None
-    work = _prepare(reviewing, helper, model, str(image.name))
+    names = frozenset({str(whole.name), str(origin.get("image", whole.name))})
+    predicted = _Predicted(whole, shape, names, layer_source(whole), box)
+    opened = open_images(viewer, whole)
+    work = _prepare(reviewing, helper, model, predicted, opened)
 
     def take(lesson: _Lesson) -> None:
-        _show(viewer, image, reviewing.layer, lesson, model)
+        _show(viewer, image, lesson, model)
         told("The Train dock has the corrections as one more pair: press Train there.")
 
     in_thread(work, take, failed, reviewing)
 
 
-def _image_of(viewer: Any, labels: Labels, name: str) -> Image | None:
-    """Return the image that was predicted, else one that covers the same voxels."""
-    images = [x for x in map(plain, viewer.layers) if isinstance(x, Image)]
-    fits = [
-        image
-        for image in images
-        if tuple(image.data.shape[-3:]) == tuple(labels.data.shape)
-        and not placement(image).differences(placement(labels))
-        and (image.metadata.get(METADATA_KEY) or {}).get("role") is None
-    ]
-    named = [image for image in fits if str(image.name) == name]
-    return (named or fits or [None])[0]
-
-
 def _prepare(
-    reviewing: Reviewing, helper: Helper, model: Path | None, image: str
+    reviewing: Reviewing,
+    helper: Helper,
+    model: Path | None,
+    predicted: _Predicted,
+    opened: Sequence[tuple[Image, Volume]],
 ) -> Callable[[], _Lesson]:
     """Capture the review; what is returned does the rest, in a thread."""
     review, folder, maps = reviewing.review, reviewing.folder, reviewing.maps
@@ -131,21 +159,51 @@ def _prepare(
         answer, values = helper.ask("corrections", arrays, options)
         corrected, background = answer["labels"], int(values["background"])
         learnt: tuple[_Learnt, ...] = ()
+        layers: tuple[Image | None, ...] = ()
         config = None
         if model is not None and is_run(model.parent):
-            config, learnt, hidden = _read_learnt(model.parent)
-            scored = hidden.get((image, labels_ZYX.shape))
-            if scored is not None:
-                corrected[scored] = 0
+            config, learnt = _read_learnt(model.parent)
+            layers = tuple(layer_of(each.image, opened) for each in learnt)
+            is_it = [layer is predicted.layer for layer in layers]
+            for hidden_ZYX in _hidden_from(predicted, learnt, is_it):
+                corrected[hidden_ZYX] = 0
             if not (corrected % background).any():
                 raise DataError(
                     "all that was accepted or corrected lies where the model is "
                     "scored, which is never learnt from: correct something elsewhere"
                 )
         painted = _Painted(corrected, background, "corrections", "train", boxes)
-        return _Lesson(painted, learnt, config)
+        return _Lesson(painted, learnt, layers, config)
 
     return work
+
+
+def _hidden_from(
+    predicted: _Predicted, learnt: Sequence[_Learnt], is_it: Sequence[bool]
+) -> list[NDArray[np.bool_]]:
+    """Return where in the box of a predicted image corrections teach nothing.
+
+    The image is known by its voxels, else by its name. Where neither is found, it may
+    be any image of its shape, unless the files of both are known and differ.
+    """
+    fits = [
+        i
+        for i, each in enumerate(learnt)
+        if each.image.shape_ZYX == predicted.shape_ZYX
+    ]
+    same = [i for i in fits if is_it[i]]
+    named = [i for i in fits if learnt[i].image.name in predicted.names]
+    unknown = [i for i in fits if predicted.source is None or learnt[i].source is None]
+    hidden = [
+        learnt[i].hidden_ZYX[predicted.box.slices] for i in same or named or unknown
+    ]
+    parts = [
+        each.hidden_ZYX
+        for each in learnt
+        if each.image.name in predicted.part_names
+        and each.image.shape_ZYX == predicted.box.shape
+    ]
+    return hidden + parts
 
 
 def _edit_of(folder: ReviewFolder | None, entry: Any) -> Edit:
@@ -165,12 +223,8 @@ def _voxels_of(edits: list[Edit], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return changed
 
 
-def _read_learnt(
-    folder: Path,
-) -> tuple[Config, tuple[_Learnt, ...], Mapping[_Key, NDArray[np.bool_]]]:
-    """Return settings and volumes of a run, and where corrections teach nothing.
-
-    That is where the model was scored, and within the guard around it.
+def _read_learnt(folder: Path) -> tuple[Config, tuple[_Learnt, ...]]:
+    """Return the settings of a run and the volumes that it learnt from.
 
     Raises
     ------
@@ -191,7 +245,6 @@ def _read_learnt(
             "the volumes the model was scored on"
         ) from error
     learnt = []
-    hidden: dict[_Key, NDArray[np.bool_]] = {}
     for index, pair in enumerate(pairs):
         image, labels_ZYX = pair.volume.image, pair.volume.labels_ZYX
         painted, background = paint_annotation(labels_ZYX, pair.volume.annotated_ZYX)
@@ -202,27 +255,30 @@ def _read_learnt(
             for box in (box for i, box in held_out if i == index):
                 is_scored[box.slices] = True
         around = near(is_scored, guard)
-        key = (image.name, painted.shape)
-        hidden[key] = around | hidden[key] if key in hidden else around
         rest, scored = np.where(around, 0, painted), np.where(is_scored, painted, 0)
         parts = [
             _Painted(rest, background, "learnt from", "train", pair.corrected),
             _Painted(scored, background, "held out", "val"),
         ]
         kept = tuple(p for p in parts if (p.labels_ZYX % p.background).any())
-        learnt.append(_Learnt(image, kept, pair.source))
-    return config, tuple(learnt), hidden
+        learnt.append(_Learnt(image, kept, pair.source, around))
+    return config, tuple(learnt)
 
 
-def _show(
-    viewer: Any, image: Image, labels: Labels, lesson: _Lesson, model: Path | None
-) -> None:
+def _show(viewer: Any, image: Image, lesson: _Lesson, model: Path | None) -> None:
     """Add the layers and fill the Train dock."""
     pairs: list[tuple[Any, Any, Role]] = []
-    place = placement(labels).layer_options()
+    if image not in viewer.layers:
+        add_beside(viewer, image)
+    place = placement(image).layer_options()
     layer = _make(viewer, str(image.name), lesson.corrections, place)
-    for learnt in lesson.learnt:
-        shown, options = _show_image(viewer, learnt)
+    added: dict[tuple[str | None, str, Size], Image] = {}
+    for learnt, shown in zip(lesson.learnt, lesson.layers, strict=True):
+        key = learnt.source, learnt.image.name, learnt.image.shape_ZYX
+        if shown is None or shown not in viewer.layers:
+            shown = added.get(key) or _add_image(viewer, learnt)
+            added[key] = shown
+        options = placement(shown).layer_options()
         for painted in learnt.painted:
             made = _make(viewer, learnt.image.name, painted, options)
             pairs.append((shown, made, painted.role))
@@ -241,19 +297,17 @@ def _show(
     dock.message.show_text(f"{len(pairs)} pairs, the corrections last.{words}")
 
 
-def _show_image(viewer: Any, learnt: _Learnt) -> tuple[Image, dict[str, Any]]:
-    """Return the layer of an image, added unless it is open already."""
-    for layer in map(plain, viewer.layers):
-        is_it = isinstance(layer, Image) and str(layer.name) == learnt.image.name
-        if is_it and tuple(layer.data.shape) == tuple(learnt.image.data.shape):
-            return layer, placement(layer).layer_options()
-    place = {"scale": learnt.image.voxel_size, "units": ("nm",) * 3}
+def _add_image(viewer: Any, learnt: _Learnt) -> Image:
+    """Return a new layer of an image that is not open."""
     data: Any = learnt.image.data
     shown: Any = data if isinstance(data, np.ndarray) else lazy(data)
     origin = {}
     if learnt.source is not None and shown is not data:
         origin = {METADATA_KEY: {"source": learnt.source, "token": shown.name}}
-    options: dict[str, Any] = dict(place)
+    options: dict[str, Any] = {
+        "scale": learnt.image.voxel_size,
+        "units": ("nm",) * 3,
+    }
     if shown.ndim == 4:
         options = {"scale": (1, *learnt.image.voxel_size), "units": ("", *("nm",) * 3)}
     layer = Image(
@@ -261,7 +315,7 @@ def _show_image(viewer: Any, learnt: _Learnt) -> tuple[Image, dict[str, Any]]:
     )
     layer.visible = False
     add_beside(viewer, layer)
-    return layer, dict(place)
+    return layer
 
 
 def _make(

@@ -77,14 +77,23 @@ _SHOWN = {
 }
 
 
+class _Task:
+    """One comparison: its layers, and whether anybody still waits for it."""
+
+    def __init__(self, prediction: Labels, truth: Labels) -> None:
+        self.pair = prediction, truth
+        self.place = placement(prediction)
+        self.name = str(prediction.name)
+        self.is_cancelled = False
+
+
 class EvaluateWidget(QWidget):
     """Compare two labels layers."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self._viewer: Any = viewer
-        self._is_running = False
-        self._is_cancelled = False
+        self._task: _Task | None = None
         self._errors: list[dict[str, Any]] = []
         self._pair: tuple[Labels, Labels] | None = None
         self._helper = Helper()
@@ -163,18 +172,21 @@ class EvaluateWidget(QWidget):
         if self._is_running:
             return
         try:
-            work, place, name = self._capture()
+            task, work = self._capture()
         except DataError as error:
             self.message.show_error(str(error))
             return
-        self._is_running, self._is_cancelled = True, False
+        self._task = task
         self.message.show_text("Comparing…")
-        take = partial(self._take, place, name)
-        in_thread(work, take, self._lose, self)
+        in_thread(work, partial(self._take, task), partial(self._lose, task), self)
         self._tidy()
 
-    def _capture(self) -> tuple[Callable[[], Any], Placement, str]:
-        """Return what compares the layers in a thread, and where they lie.
+    @property
+    def _is_running(self) -> bool:
+        return self._task is not None
+
+    def _capture(self) -> tuple[_Task, Callable[[], Any]]:
+        """Return a comparison of the layers, and what does it in a thread.
 
         Raises
         ------
@@ -191,7 +203,7 @@ class EvaluateWidget(QWidget):
         region = None
         if self.where.currentData():
             region = capture_region(self.region.layer(), pred, shape)
-        self._pair = pred, truth
+        task = _Task(pred, truth)
         work = partial(
             _compare,
             self._helper,
@@ -199,9 +211,9 @@ class EvaluateWidget(QWidget):
             region,
             voxel_size(truth),
             self.smallest.value(),
-            lambda: self._is_cancelled,
+            lambda: task.is_cancelled,
         )
-        return work, placement(pred), str(pred.name)
+        return task, work
 
     def _obstacle(self) -> str:
         pred, truth = self.prediction.layer(), self.truth.layer()
@@ -214,23 +226,26 @@ class EvaluateWidget(QWidget):
         return ""
 
     def _cancel(self) -> None:
-        self._is_cancelled = True
-        self._is_running = False
+        if self._task is None:
+            return
+        self._task.is_cancelled = True
+        self._task = None
         self.message.show_text("The comparison was cancelled.")
         self._tidy()
 
-    def _lose(self, message: str) -> None:
-        self._is_running = False
+    def _lose(self, task: _Task, message: str) -> None:
+        if task is not self._task:
+            return
+        self._task = None
         self.message.show_error(message)
         self._tidy()
 
     def _take(
-        self,
-        place: Placement,
-        name: str,
-        answer: tuple[NDArray[np.uint8], dict[str, Any]],
+        self, task: _Task, answer: tuple[NDArray[np.uint8], dict[str, Any]]
     ) -> None:
-        self._is_running = False
+        if task is not self._task:
+            return
+        self._task, self._pair = None, task.pair
         kinds_ZYX, values = answer
         self.message.clear()
         metrics = values["metrics"]
@@ -240,7 +255,7 @@ class EvaluateWidget(QWidget):
             + " · ".join(words)
         )
         self.curves.show_curves(values["curves"])
-        self._add_layer(kinds_ZYX, place, name)
+        self._add_layer(kinds_ZYX, task.place, task.name)
         self._show_errors(values["errors"])
         self._tidy()
 

@@ -84,6 +84,7 @@ class Delivery(QObject):
             if not self._job.window_is_gone:
                 self._stream.stop()
             return
+        self._stream.end()
         worker = make_worker(self._make, self._job.folder)
         worker.returned.connect(self._add)
         worker.errored.connect(self._give_up)

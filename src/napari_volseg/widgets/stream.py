@@ -45,7 +45,7 @@ class MapStream(QObject):
         self._maps: Any = None
         self._ready: list[Box] = []
         self._is_reading = False
-        self._is_settled = False
+        self._is_over = False
         self._job: Job | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -65,6 +65,15 @@ class MapStream(QObject):
             self._read()
         self._name("partial ")
 
+    def end(self) -> None:
+        """Add and change no layers from now on: the maps are whole.
+
+        Whoever delivers them can then decide by `layers` what is still to be made.
+        """
+        self._timer.stop()
+        self._ready = []
+        self._is_over = True
+
     def settle(self, origin: dict[str, Any]) -> dict[str, Any]:
         """Make the layers that are still there a prediction; return them by role.
 
@@ -73,8 +82,7 @@ class MapStream(QObject):
         origin
             What the layers say of where they come from.
         """
-        self._timer.stop()
-        self._is_settled = True
+        self.end()
         here = {id(layer) for layer in map(plain, self._viewer.layers)}
         self.layers = {
             role: layer for role, layer in self.layers.items() if id(layer) in here
@@ -126,7 +134,7 @@ class MapStream(QObject):
 
     def _show(self, maps: Any) -> None:
         job = self._job
-        if job is None or job.window_is_gone or self._is_settled:
+        if job is None or job.window_is_gone or self._is_over:
             return
         if self._maps is None:
             self._maps = maps

@@ -13,6 +13,7 @@ from napari_volseg.geometry import Box
 from napari_volseg.widgets.combos import LayerCombo, fit_narrow
 from napari_volseg.widgets.fields import ignore_stray_wheel
 from napari_volseg.widgets.form import add_row, narrow_form
+from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.parts import (
     Part,
     drawn_box,
@@ -105,8 +106,7 @@ class WherePart(QWidget):
             If nothing is drawn or seen of it, or the model takes other channels.
         """
         along = _ALONG[self.along.currentText()]
-        steps = self._viewer.dims.current_step
-        shown = int(steps[0]) if len(steps) == 4 else 0
+        shown = round(float(plain(layer).world_to_data(self._viewer.dims.point)[0]))
         return image_parts(layer, in_channels, along, shown, self._box(layer))
 
     def _box(self, layer: Image) -> Box | None:
