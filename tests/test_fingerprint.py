@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from napari_volseg.errors import DataError
 from napari_volseg.fingerprint import take_fingerprint
 from napari_volseg.volume import LabelledVolume, Volume
 
@@ -100,6 +101,23 @@ def test_of_a_large_volume_the_middle_is_measured(monkeypatch) -> None:
     assert found.n_instances == 1
     assert found.shapes == ((20, 40, 60),)
     assert found.foreground_share == pytest.approx(384 / 6000)
+
+
+def test_of_a_large_volume_the_part_that_is_annotated_is_measured(monkeypatch) -> None:
+    monkeypatch.setattr("napari_volseg.fingerprint._MAX_VOXELS", 6000)
+    labels = _three_boxes()
+    annotated = np.zeros(labels.shape, bool)
+    annotated[10:, :22, 38:] = True
+    found = take_fingerprint([_volume(labels, annotated)])
+    assert found.n_instances == 1
+    assert found.extent == (4, 10, 10)
+
+
+def test_an_annotation_without_an_object_is_refused() -> None:
+    annotated = np.zeros((20, 40, 60), bool)
+    annotated[:2] = True
+    with pytest.raises(DataError, match="hand-made have no object"):
+        take_fingerprint([_volume(_three_boxes(), annotated)])
 
 
 def test_a_single_object_has_no_neighbour() -> None:

@@ -33,6 +33,19 @@ def test_plateau_lowers_the_rate_after_its_patience_and_not_below_the_floor():
     assert lowered.count(True) == 2
 
 
+def test_plateau_counts_epochs_also_where_not_every_one_is_validated():
+    schedule = _schedule(name="ReduceLROnPlateau", factor=0.5, patience=4)
+    lowered = [schedule.end_epoch(1.0, n_epochs=2) for _ in range(4)]
+    assert lowered == [False, False, False, True]  # 2, 4 and 6 epochs without a gain
+
+
+def test_plateau_begins_anew_where_losses_do_not_compare():
+    schedule = _schedule(name="ReduceLROnPlateau", factor=0.5, patience=2)
+    schedule.end_epoch(0.1)
+    schedule.forget()
+    assert not any(schedule.end_epoch(loss) for loss in (0.9, 0.8, 0.7, 0.6, 0.5))
+
+
 def test_plateau_does_not_raise_a_rate_below_its_floor():
     schedule = _schedule(1e-12, name="ReduceLROnPlateau", min_lr=1e-6)
     assert schedule.lr(0, 0) == 1e-12

@@ -39,6 +39,16 @@ def test_patience_counts_epochs_in_which_neither_score_nor_loss_improves():
     assert "no improvement for 3 epochs" in verdict.why
 
 
+def test_epochs_without_a_watched_loss_count_for_patience():
+    record = Record()
+    stale = []
+    for loss, score in [(1, 0.1), (1, 0.3), (1, 0.2), (0.5, 0.2), (1, 0.2)]:
+        note_score(record, score, {}, 0.0)
+        note_epoch(record, loss, loss, 0.0, n_epochs=5)
+        stale.append(record.stale_epochs)
+    assert stale == [0, 0, 5, 0, 5]
+
+
 def test_a_low_training_loss_has_converged():
     record = Record()
     note_epoch(record, 0.019, 0.5, 0.0)

@@ -21,6 +21,7 @@ from napari_volseg.intensities import describe_intensities
 from napari_volseg.models import read_model_info
 from napari_volseg.planning import plan_training
 from napari_volseg.runs import Control, TrainingPair
+from napari_volseg.schedules import Schedule
 from napari_volseg.training import train
 from napari_volseg.validation import HeldOutVoxels
 
@@ -122,6 +123,35 @@ def test_a_stopped_run_leaves_a_model(run, tmp_path):
     events = run(control=StopAt(1))
     assert events[-1].reason == "stopped"
     load_model(tmp_path / "model.safetensors")
+
+
+def test_a_run_stopped_twice_before_its_first_score_leaves_its_newest_model(
+    run, tmp_path
+):
+    rare = "monitor.val_every_epochs=9"
+    run(rare, control=StopAt(1))
+    events = run(rare, control=StopAt(1), resume=True)
+    assert (events[-1].reason, _of(Validated, events)) == ("stopped", [])
+    model = load_model(tmp_path / "model.safetensors").network.state_dict()
+    assert all(torch.equal(model[k], v) for k, v in _weights(tmp_path).items())
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_held_out_loss_alone_lowers_the_rate_and_counts_for_patience(
+    run, monkeypatch, every
+):
+    watched = []
+    end_epoch = Schedule.end_epoch
+
+    def note(schedule, loss, n_epochs=1):
+        watched.append((loss, n_epochs))
+        return end_epoch(schedule, loss, n_epochs)
+
+    monkeypatch.setattr(Schedule, "end_epoch", note)
+    events = run("optimization.max_epochs=4", f"monitor.val_every_epochs={every}")
+    losses = [event.metrics["loss"] for event in _of(Validated, events)]
+    assert len(losses) == 4 // every
+    assert watched == [(loss, every) for loss in losses]
 
 
 def test_a_pause_saves_and_goes_on_when_it_ends(run, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any
 
 import cc3d
@@ -13,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_volseg.geometry import Size
+from napari_volseg.annotated import fullest_box
+from napari_volseg.errors import DataError
+from napari_volseg.geometry import Box, Size
 from napari_volseg.intensities import noise_of
 from napari_volseg.volume import (
     LabelledVolume,
@@ -28,7 +29,7 @@ _ENOUGH_WHOLE = 10
 """Objects cut by a face of the volume are left out if so many others remain."""
 _NOISE_VOXELS = 2_000_000
 _MAX_VOXELS = 200_000_000
-"""Of a larger volume, the middle of so many voxels is measured."""
+"""Of a larger volume, a part of so many voxels that is full of objects is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,19 @@ def take_fingerprint(
         At least one; read, never written.
     quantiles
         Of the intensity that are mapped to 0 and 1 in training.
+
+    Raises
+    ------
+    DataError
+        If no annotated voxel belongs to an object.
     """
     objects = [_measure_objects(volume) for volume in volumes]
+    if not any(o.sizes_N.size for o in objects):
+        names = " and ".join(volume.image.name for volume in volumes)
+        raise DataError(
+            f"the labels of {names} have no object where they are annotated: paint one "
+            "there, or correct the mask or region that says what is annotated"
+        )
     boxes = np.concatenate([o.boxes_N3 for o in objects])
     sizes = np.concatenate([o.sizes_N for o in objects])
     whole = np.concatenate([o.is_whole_N for o in objects])
@@ -123,11 +135,13 @@ class _Objects:
 
 
 def _measure_objects(volume: LabelledVolume) -> _Objects:
-    middle = _middle(volume.labels_ZYX.shape)
-    labels = np.asarray(volume.labels_ZYX[middle])
+    part = Box.whole(volume.image.shape_ZYX)
+    if part.size > _MAX_VOXELS:
+        part = fullest_box(volume, _MAX_VOXELS)
+    labels = np.asarray(volume.labels_ZYX[part.slices])
     annotated = volume.annotated_ZYX
     if annotated is not None:
-        annotated = np.asarray(annotated[middle])
+        annotated = np.asarray(annotated[part.slices])
         labels = np.where(annotated, labels, 0)
     dense_ZYX, _ = fastremap.renumber(np.ascontiguousarray(labels))
     found = cc3d.statistics(dense_ZYX, no_slice_conversion=True)
@@ -137,7 +151,7 @@ def _measure_objects(volume: LabelledVolume) -> _Objects:
     start, last = boxes[..., 0], boxes[..., 1]
     is_cut = (start == 0) | (last == np.array(dense_ZYX.shape) - 1)
     # A volume as shallow as its objects cuts all of them along that axis.
-    is_cut &= is_cut.mean(axis=0) < 0.5
+    is_cut &= 2 * is_cut.sum(axis=0) < len(is_cut)
     return _Objects(
         boxes_N3=last - start + 1,
         sizes_N=sizes[1:],
@@ -150,13 +164,6 @@ def _measure_objects(volume: LabelledVolume) -> _Objects:
         else int(np.count_nonzero(annotated)),
         n_voxels=labels.size,
     )
-
-
-def _middle(shape: Sequence[int]) -> tuple[slice, ...]:
-    share = min(1.0, (_MAX_VOXELS / prod(shape)) ** (1 / 3))
-    edges = [max(1, int(n * share)) for n in shape]
-    starts = [(n - edge) // 2 for n, edge in zip(shape, edges, strict=True)]
-    return tuple(slice(s, s + e) for s, e in zip(starts, edges, strict=True))
 
 
 def _nearest(centres_N3: NDArray[np.float64]) -> NDArray[np.float64]:

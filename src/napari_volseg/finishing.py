@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
+from napari_volseg.annotated import fullest_box
 from napari_volseg.checkpoint import load_model, save_model
 from napari_volseg.events import Finished
-from napari_volseg.geometry import Box
 from napari_volseg.learner import Learner
 from napari_volseg.planning import HeldOut, TrainPlan
 from napari_volseg.runs import TrainingPair
 from napari_volseg.selection import Verdict
-from napari_volseg.splitting import annotated_box
 from napari_volseg.validation import ENOUGH_OBJECTS, HeldOutVoxels
-from napari_volseg.volume import LabelledVolume
 
 __all__ = ["finish"]
 
@@ -32,7 +31,8 @@ def finish(
     """Fit the thresholds of the best model, write it and sum up."""
     path = folder / "model.safetensors"
     network = learner.result
-    if not path.exists():
+    # A file that is there may be of a session that ended before the first score.
+    if not path.exists() or learner.record.best_score == -inf:
         save_model(path, network.state_dict(), learner.metadata())
     else:
         network.load_state_dict(load_model(path).network.state_dict())
@@ -75,18 +75,7 @@ def _voxels_to_fit(
         return held_out
     train = [i for i, pair in enumerate(pairs) if pair.role == "train"]
     boxes = [
-        HeldOut(i, _middle(pairs[i].volume, _MAX_FIT_VOXELS // len(train)))
+        HeldOut(i, fullest_box(pairs[i].volume, _MAX_FIT_VOXELS // len(train)))
         for i in train
     ]
     return HeldOutVoxels(plan, pairs, boxes)
-
-
-def _middle(volume: LabelledVolume, n_voxels: int) -> Box:
-    """Return the middle of the annotation, of about `n_voxels` at most."""
-    box = annotated_box(volume)
-    share = min(1.0, (n_voxels / box.size) ** (1 / 3))
-    edges = [max(1, round(n * share)) for n in box.shape]
-    z, y, x = (
-        a + (n - e) // 2 for a, n, e in zip(box.start, box.shape, edges, strict=True)
-    )
-    return Box((z, y, x), (z + edges[0], y + edges[1], x + edges[2]))

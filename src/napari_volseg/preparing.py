@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_volseg.annotated import annotated_box
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
 from napari_volseg.intensities import Known
@@ -28,7 +29,6 @@ from napari_volseg.sampling import (
     ids_that_count,
     prepare_volume,
 )
-from napari_volseg.splitting import annotated_box
 
 __all__ = ["TrainingData", "prepare_patches"]
 

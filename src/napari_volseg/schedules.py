@@ -76,8 +76,14 @@ class Schedule:
             return _ease(high, low, progress / rise)
         return _ease(low, high, min(1.0, (progress - rise) / (1 - rise)))
 
-    def end_epoch(self, loss: float) -> bool:
-        """Take note of an epoch's watched loss; True when the rate was lowered."""
+    def end_epoch(self, loss: float, n_epochs: int = 1) -> bool:
+        """Take note of a watched loss; True when the rate was lowered.
+
+        Parameters
+        ----------
+        n_epochs
+            Epochs since the last one.
+        """
         settings = self.config.scheduler
         if settings.name != "ReduceLROnPlateau":
             return False
@@ -85,15 +91,19 @@ class Schedule:
         if loss < self.best - margin:
             self.best, self.stalled = loss, 0
         else:
-            self.stalled += 1
+            self.stalled += n_epochs
         if self.cooling:
-            self.cooling, self.stalled = self.cooling - 1, 0
+            self.cooling, self.stalled = max(0, self.cooling - n_epochs), 0
         if self.stalled <= settings.patience:
             return False
         before = self.lr(0, 0)
         self.scale *= settings.factor
         self.stalled, self.cooling = 0, settings.cooldown
         return self.lr(0, 0) < before
+
+    def forget(self) -> None:
+        """Begin to watch anew, because losses do not compare with those before."""
+        self.best, self.stalled = inf, 0
 
     def halve(self) -> None:
         """Halve the rate from here on, whatever the schedule."""

@@ -37,13 +37,23 @@ def note_score(
     return True
 
 
-def note_epoch(record: Record, train: float, watched: float, margin: float) -> None:
-    """Count epochs in which neither the score nor the watched loss improved."""
+def note_epoch(
+    record: Record, train: float, watched: float, margin: float, n_epochs: int = 1
+) -> None:
+    """Count epochs in which neither the score nor the watched loss improved.
+
+    Parameters
+    ----------
+    n_epochs
+        Epochs since the watched loss was known last.
+    """
     record.last_loss, record.watched_loss = train, watched
     if watched < record.lowest_loss - margin:
         record.lowest_loss, record.stale_epochs = watched, 0
+    elif record.stale_epochs < 0:  # the score improved just now
+        record.stale_epochs = 0
     else:
-        record.stale_epochs += 1
+        record.stale_epochs += n_epochs
 
 
 def note_new_labels(record: Record, is_yardstick_new: bool) -> None:

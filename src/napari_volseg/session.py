@@ -193,15 +193,24 @@ class Session:
         self._newest = newest_revision(self.folder)
         record, lr = learner.record, learner.lr
         loss = self._mean_loss()
-        watched, val = loss, None
-        if self.held_out and learner.epoch % monitor.val_every_epochs == 0:
-            yield self.progress("validating")
-            watched = val = yield from self._validate(self.held_out, loss)
-        elif not self.held_out:
+        watched: float | None = loss
+        n_epochs, val = 1, None
+        if self.held_out:
+            n_epochs = monitor.val_every_epochs
+            if learner.epoch % n_epochs == 0:
+                yield self.progress("validating")
+                val = yield from self._validate(self.held_out, loss)
+            watched = val
+        else:
             yield from self._note_best(-loss, {"train_loss": loss})
-        note_epoch(record, loss, watched, monitor.early_stopping.min_delta)
-        if learner.schedule.end_epoch(watched):
-            yield Notice(f"The learning rate fell to {learner.lr:.2g}.")
+        record.last_loss = loss
+        # Where there are held-out voxels, a training loss does not compare with theirs.
+        if watched is not None:
+            note_epoch(
+                record, loss, watched, monitor.early_stopping.min_delta, n_epochs
+            )
+            if learner.schedule.end_epoch(watched, n_epochs):
+                yield Notice(f"The learning rate fell to {learner.lr:.2g}.")
         skipped = (record.n_skipped - record.skipped_before) / self.plan.steps_per_epoch
         record.skipped_before = record.n_skipped
         yield from self._signs(Epoch(loss, val, lr, skipped))
@@ -258,6 +267,7 @@ class Session:
         self._leader.share_anew()
         self._look_at(self.plan)
         note_new_labels(record, is_truth_new or not self.held_out)
+        self.learner.schedule.forget()
         if is_truth_new:
             record.start_score = -inf
         yield Notice(message)

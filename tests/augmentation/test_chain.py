@@ -109,6 +109,20 @@ def test_only_square_planes_are_turned():
     assert len(turnable_planes((8, 8, 8), (64, 64, 64))) == 3
 
 
+def test_slices_stay_slices_where_targets_were_made_slice_by_slice(patch):
+    chances = AugmentationConfig(preset="none", rotate90=1.0).chances
+    cube = patch.map(lambda array: np.ascontiguousarray(array[:, :8, :8, :8]))
+    slices = cube.image_CZYX.sum(axis=(0, 2, 3))
+    for in_plane in (True, False):
+        turned = [
+            augment(
+                cube, chances, ISOTROPIC, np.random.default_rng(seed), in_plane=in_plane
+            ).image_CZYX.sum(axis=(0, 2, 3))
+            for seed in range(6)
+        ]
+        assert all(np.allclose(sums, slices) for sums in turned) == in_plane
+
+
 @pytest.mark.parametrize("kind", ["missing_section", "motion_blur", "defect"])
 def test_a_fault_of_sections_leaves_the_others(patch, kind):
     for seed in range(4):

@@ -30,6 +30,16 @@ def test_new_labels_go_into_the_run(folder, cells, capsys):
     assert pair.volume.annotated_ZYX is None
 
 
+def test_what_was_not_annotated_is_not_background_with_new_labels(folder, capsys):
+    masked = ["labels", "first", "--label", "new.h5:labels", "--mask", "new.h5:mask"]
+    assert main(masked) == 0
+    before = newest_pairs(folder, read_run(folder)[1])[0].volume.annotated_ZYX
+    assert main(["labels", "first", "--label", "em.h5:labels"]) == 0
+    (pair,) = newest_pairs(folder, read_run(folder)[1])
+    assert (pair.volume.labels_ZYX == 1).any()
+    np.testing.assert_array_equal(pair.volume.annotated_ZYX, before)
+
+
 def test_a_running_training_is_told(folder, capsys):
     with lock(folder):
         arguments = ["labels", "first", "--label", "new.h5:labels", "--json"]

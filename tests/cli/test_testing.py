@@ -91,15 +91,19 @@ def test_checkpoints_are_chosen_by_name_or_path(em, run, monkeypatch, capsys):
         lambda job: (_ for _ in ()).throw(KeyboardInterrupt(seen.append(job))),
     )
     (run / "checkpoints" / "best.ckpt").write_bytes(b"")
-    for wanted in ("best", "last", str(run / "checkpoints" / "best.ckpt")):
+    kept = run / "checkpoints"
+    for wanted, path in (
+        ("best", run / "model.safetensors"),
+        ("last", kept / "last.ckpt"),
+        (str(kept / "best.ckpt"), kept / "best.ckpt"),
+    ):
         models = []
         monkeypatch.setattr(
             "napari_volseg.cli.testing.create_prediction",
             lambda model, *args, models=models, **kwargs: models.append(model),
         )
         main(["test", "first", *TEST, "--checkpoint", wanted])
-        name = Path(wanted).stem
-        assert models == [run / "checkpoints" / f"{name}.ckpt"]
+        assert models == [path]
         shutil.rmtree(run / "results")
 
 
@@ -157,7 +161,6 @@ def test_a_model_outside_a_run_has_its_results_beside_it(em, model, workplace):
         (["test", "nothing", *TEST], "there is no model 'nothing'"),
         (["test", "quick", *TEST], "experiment_name 'quick'"),
         (["test", "first", "--label", "em.h5:labels"], "need an --image"),
-        (["test", "first", *TEST, "--checkpoint", "best"], "has no best.ckpt"),
         (["test", "first", *TEST, "--checkpoint", "average"], "a mean needs two"),
         (["test", "first", *TEST, "--checkpoint", "x.ckpt"], "no model 'x.ckpt'"),
         (["test", "first", *TEST, "--mask", "em.h5:labels[0:3]"], "mask"),

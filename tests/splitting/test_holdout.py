@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from napari_volseg.annotated import annotated_box
 from napari_volseg.geometry import Box
 from napari_volseg.splitting import (
-    annotated_box,
     choose_validation_boxes,
     guard_gap,
 )

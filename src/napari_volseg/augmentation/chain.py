@@ -22,6 +22,8 @@ def augment(
     chances: Mapping[str, float],
     voxel_size: VoxelSize,
     rng: Generator,
+    *,
+    in_plane: bool = False,
 ) -> Patch:
     """Return a randomly changed copy of the patch; the same `rng`, the same copy.
 
@@ -34,8 +36,10 @@ def augment(
         Probability of each change, as `AugmentationConfig.chances` gives them.
     voxel_size
         Edge lengths (z, y, x) in nm.
+    in_plane
+        Slices stay slices, because targets were made slice by slice.
     """
-    patch = flip_and_turn(patch, chances, voxel_size, rng)
+    patch = flip_and_turn(patch, chances, voxel_size, rng, in_plane=in_plane)
     if rng.random() < chances["shifted_section"]:
         patch = move_sections(patch, rng, single=False)
     if _happens(chances["slipped_section"], rng):

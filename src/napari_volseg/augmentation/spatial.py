@@ -38,12 +38,22 @@ def flip_and_turn(
     chances: Mapping[str, float],
     voxel_size: VoxelSize,
     rng: Generator,
+    *,
+    in_plane: bool = False,
 ) -> Patch:
-    """Mirror each axis, and turn each square plane, by chance."""
+    """Mirror each axis, and turn each square plane, by chance.
+
+    Parameters
+    ----------
+    in_plane
+        Turn within slices only.
+    """
     for axis in (1, 2, 3):
         if rng.random() < chances["flip"]:
             patch = patch.map(partial(np.flip, axis=axis))
     for first, second in turnable_planes(voxel_size, patch.image_CZYX.shape[1:]):
+        if in_plane and first == 0:
+            continue
         if rng.random() < chances["rotate90"]:
             turns, axes = int(rng.integers(1, 4)), (first + 1, second + 1)
             patch = patch.map(partial(np.rot90, k=turns, axes=axes))

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_volseg.cli.models import find_run
 from napari_volseg.cli.options import (
@@ -17,6 +22,7 @@ from napari_volseg.runs import (
     NewLabels,
     add_revision,
     is_locked,
+    newest_annotated,
     newest_revision,
     read_annotated,
     read_config,
@@ -47,7 +53,8 @@ def add_commands(commands: Commands) -> None:
         "--mask",
         action="append",
         metavar="SRC",
-        help="where they count; without masks, as data.annotated of the run says",
+        help="where they count; without masks, as data.annotated of the run says, or "
+        "where the labels before counted if the run has masks",
     )
     add_runs_option(parser)
     add_json_option(parser)
@@ -63,15 +70,8 @@ def run(args: argparse.Namespace) -> int:
             f"there are {len(args.label)} --label and {len(masks)} --mask: give each "
             "its mask, or none at all"
         )
-    data = read_config(folder).data
     before = newest_revision(folder)
-    revision = add_revision(
-        folder,
-        [
-            NewLabels(*read_annotated(label, mask, data.annotated, data.background_id))
-            for label, mask in zip(args.label, masks, strict=True)
-        ],
-    )
+    revision = add_revision(folder, _read(folder, args.label, masks))
     is_training = is_locked(folder)
     if args.json:
         answer = {"folder": folder, "revision": revision, "training": is_training}
@@ -86,3 +86,25 @@ def run(args: argparse.Namespace) -> int:
     else:
         say(f"next: volseg train '{folder}' --resume")
     return 0
+
+
+def _read(
+    folder: Path, labels: Sequence[str], masks: Sequence[str | None]
+) -> list[NewLabels]:
+    """Read labels and where they count.
+
+    What was not annotated is not background now: labels without a mask of their own
+    keep the one before, unless the labels themselves say what is annotated.
+    """
+    data = read_config(folder).data
+    kept: Sequence[NDArray[np.bool_] | None] = [None] * len(labels)
+    if data.annotated == "everywhere":
+        known = newest_annotated(folder)
+        if len(known) == len(labels):  # otherwise the run refuses them
+            kept = known
+    given = []
+    for label, mask, before in zip(labels, masks, kept, strict=True):
+        new = read_annotated(label, mask, data.annotated, data.background_id)
+        counts = before if mask is None and before is not None else new[1]
+        given.append(NewLabels(new[0], counts))
+    return given

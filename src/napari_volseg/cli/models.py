@@ -29,7 +29,7 @@ SECTIONS = ("inference", "instances")
 """Sections of the configuration that concern a prediction."""
 
 
-def find_model(text: str) -> Path:
+def find_model(text: str, runs_dir: Path | None = None) -> Path:
     """Return the model file that is meant.
 
     Parameters
@@ -37,13 +37,16 @@ def find_model(text: str) -> Path:
     text
         A model file, a checkpoint, a run folder, or the name of a run in the
         folder of runs.
+    runs_dir
+        That folder, where it is not the usual one.
 
     Raises
     ------
     DataError
         If there is no such thing, or the run has no model yet.
     """
-    for path in (Path(text).expanduser(), default_runs_dir() / text):
+    runs_dir = (runs_dir or default_runs_dir()).expanduser()
+    for path in (Path(text).expanduser(), runs_dir / text):
         if path.is_file():
             return path.absolute()
         if is_run(path):

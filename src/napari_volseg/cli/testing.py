@@ -49,7 +49,7 @@ from napari_volseg.runs import (
 
 __all__ = ["add_checkpoint_option", "add_commands", "add_test_options", "run"]
 
-_NAMED = {"best": "best.ckpt", "last": "last.ckpt"}
+_NAMED = {"best": "model.safetensors", "last": "checkpoints/last.ckpt"}
 
 
 def add_commands(commands: Commands) -> None:
@@ -157,7 +157,11 @@ def _find(args: argparse.Namespace) -> _Subject:
     target = Path(args.target).expanduser()
     named = args.target in preset_names() or target.suffix in {".yaml", ".yml"}
     config = load_settings(args.target, settings) if named else None
-    model = find_model(args.target) if config is None else _model_of(config, args)
+    model = (
+        find_model(args.target, args.runs)
+        if config is None
+        else _model_of(config, args)
+    )
     model = _checkpoint(args.checkpoint, model)
     folder = run_of(model)
     inference, instances = model_settings(model, wanted)
@@ -203,12 +207,13 @@ def _checkpoint(wanted: str | None, model: Path) -> Path:
             f"--checkpoint {wanted} needs a run, and {model} is not in one: give the "
             "file itself"
         )
-    checkpoints = folder / "checkpoints"
     if wanted == "average":
         from napari_volseg.soup import average_checkpoints
 
-        return average_checkpoints(checkpoints, folder / "average.safetensors")
-    path = checkpoints / _NAMED[wanted]
+        return average_checkpoints(
+            folder / "checkpoints", folder / "average.safetensors"
+        )
+    path = folder / _NAMED[wanted]
     if not path.is_file():
         raise DataError(f"the run {folder} has no {path.name} yet: train it further")
     return path

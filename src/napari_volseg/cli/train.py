@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     settings = list(args.settings)
     if args.device:
         settings.append(f"system.device={args.device}")
-    folder = find_run(args.target)
+    folder = find_run(args.target, args.runs)
     if args.resume:
         if folder is None:
             raise DataError(
@@ -171,18 +171,19 @@ def read_training(
 
 
 def _refuse_new_data(args: argparse.Namespace) -> None:
-    if given_data(args) or args.name or args.runs or args.fast_dev_run:
+    if given_data(args) or args.name or args.fast_dev_run:
         raise DataError(
             "--resume continues a run with the data it has: leave out --image, "
-            "--label, --mask, --name, --runs and --fast-dev-run, or start a new run"
+            "--label, --mask, --name and --fast-dev-run, or start a new run"
         )
 
 
-def find_run(target: str) -> Path | None:
+def find_run(target: str, runs_dir: Path | None = None) -> Path | None:
     """Return the run folder that is meant: a path, or a name in the folder of runs."""
+    runs_dir = (runs_dir or default_runs_dir()).expanduser()
     if target in preset_names():
         return None
-    for path in (Path(target).expanduser(), default_runs_dir() / target):
+    for path in (Path(target).expanduser(), runs_dir / target):
         if is_run(path):
             return path.absolute()
         if path.is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from napari_volseg.config.fields import Factor, PatchSize, PositiveInt, Section, Weight
 from napari_volseg.config.loss import LossConfig
@@ -57,6 +57,12 @@ def _known_name(value: object) -> object:
     return _ALIASES.get(value, value) if isinstance(value, str) else value
 
 
+def _check_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if not any(weights):
+        raise ValueError("one of the three maps needs a weight above 0 to be learnt")
+    return weights
+
+
 class ModelConfig(Section):
     """The network and its loss."""
 
@@ -103,7 +109,9 @@ class ModelConfig(Section):
     """Must equal data.patch_size; accepted for PyTorch Connectomics files."""
     initial_weights: str | None = None
     """Model file whose weights a new training begins with; its network must be the same. Without it, training begins from random weights."""
-    loss_weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 3.0)
+    loss_weights: Annotated[
+        tuple[Weight, Weight, Weight], AfterValidator(_check_weights)
+    ] = (1.0, 1.0, 3.0)
     """Weight of the mask, boundary and distance losses."""
     loss_balance: Literal["fixed", "uncertainty"] = "fixed"
     """Weigh the channels by loss_weights alone, or also by learnt uncertainties (Kendall et al. 2018)."""

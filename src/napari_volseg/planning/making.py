@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_volseg.annotated import annotated_box
 from napari_volseg.automatic import Choice, Machine, choose_settings
 from napari_volseg.config import Config
 from napari_volseg.devices import Compute, available_memory, choose_compute, choose_gpus
@@ -26,7 +27,6 @@ from napari_volseg.runs import TrainingPair
 from napari_volseg.sampling import plan_cache
 from napari_volseg.speed import measure_speed
 from napari_volseg.splitting import (
-    annotated_box,
     choose_validation_boxes,
     guard_gap,
     hold_out_fold,

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from napari_volseg.annotated import annotated_box
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Size
-from napari_volseg.splitting import annotated_box
 from napari_volseg.volume import LabelledVolume
 
 __all__ = ["CacheMode", "CachePlan", "plan_cache"]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_volseg.annotated import annotated_box
 from napari_volseg.config import Config, TargetsConfig
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size
@@ -19,7 +20,6 @@ from napari_volseg.sampling.block_targets import make_targets_by_block
 from napari_volseg.sampling.caching import CachePlan
 from napari_volseg.sampling.chunks import ChunkedImage
 from napari_volseg.sampling.places import Places, find_places
-from napari_volseg.splitting import annotated_box
 from napari_volseg.targets import make_targets
 from napari_volseg.volume import (
     ArrayLike,
@@ -59,6 +59,8 @@ class PreparedVolume:
     margins: Margins
     """Mirrored voxels before and after each axis, so that every patch fits."""
     places: Places
+    in_plane: bool
+    """Whether targets were made slice by slice."""
 
     @property
     def shape_ZYX(self) -> Size:
@@ -157,6 +159,7 @@ def prepare_volume(
         valid_CZYX=valid,
         margins=_margins(box.shape, patch_size, config.data.pad_size),
         places=places,
+        in_plane="2d" in (boundary, distance),
     )
 
 

@@ -103,7 +103,9 @@ class PatchSource:
         else:
             patch = self._deform(volume, centre, deformation)
         with self.stage("augment"):
-            return augment(patch, chances, volume.voxel_size, rng)
+            return augment(
+                patch, chances, volume.voxel_size, rng, in_plane=volume.in_plane
+            )
 
     def _choose(
         self, step: int, rng: Generator

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_volseg.annotated import annotated_box
 from napari_volseg.geometry import Box
-from napari_volseg.splitting.boxes import annotated_box
 from napari_volseg.volume import LabelledVolume, check_finite
 
 __all__ = ["Survey", "Traits", "difference"]
