@@ -340,33 +340,25 @@ def test_a_line_splits_in_the_view_it_is_drawn_in(
     assert (below == below[5, 6]).all()
 
 
-def test_a_line_through_several_slices_says_so(
-    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ([[6, 30, 46], [6, 38, 46]], "does not cross"),
+        ([[3, 2, 42], [8, 18, 50]], "draw it in one slice"),
+    ],
+    ids=["beside the instance", "through several slices"],
+)
+def test_a_line_that_cannot_split_says_why(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any, line: Any, words: str
 ) -> None:
     before = layer.data.copy()
     dock.table.choose([4])
     dock.splitter.way.setCurrentIndex(1)
     dock._split()
-    line = np.array([[3, 2, 42], [8, 18, 50]], float)
-    viewer.layers["volseg: split"].add(line, shape_type="path")
+    viewer.layers["volseg: split"].add(np.array(line, float), shape_type="path")
     qtbot.waitUntil(lambda: "volseg: split" not in viewer.layers, timeout=60_000)
     settle(dock, qtbot)
-    assert "draw it in one slice" in dock.message.text()
-    assert (layer.data == before).all()
-
-
-def test_a_line_beside_the_instance_says_so(
-    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
-) -> None:
-    before = layer.data.copy()
-    dock.table.choose([4])
-    dock.splitter.way.setCurrentIndex(1)
-    dock._split()
-    line = np.array([[6, 30, 46], [6, 38, 46]], float)
-    viewer.layers["volseg: split"].add(line, shape_type="path")
-    qtbot.waitUntil(lambda: "volseg: split" not in viewer.layers, timeout=60_000)
-    settle(dock, qtbot)
-    assert "does not cross" in dock.message.text()
+    assert words in dock.message.text()
     assert (layer.data == before).all()
 
 
