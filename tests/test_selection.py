@@ -68,6 +68,12 @@ def test_a_loss_above_the_limit_has_diverged(train, watched):
     assert early_verdict(record, _config(divergence_threshold=200)) is None
 
 
+def test_a_training_loss_diverges_also_before_anything_is_validated():
+    record, config = Record(), _config(divergence_threshold=10.0)
+    record.last_loss = 11.0
+    assert early_verdict(record, config).reason == "stopped"
+
+
 def test_before_the_first_epoch_there_is_no_verdict():
     assert early_verdict(Record(), _config()) is None
 

@@ -79,8 +79,10 @@ def early_verdict(record: Record, config: Config) -> Verdict | None:
             "converged", f"the training loss is below {stopping.threshold:g}"
         )
     limit = stopping.divergence_threshold
-    highest = max(record.last_loss, record.watched_loss)
-    if limit is not None and isfinite(highest) and highest > limit:
+    # The watched loss is not finite before the first validation.
+    losses = (record.last_loss, record.watched_loss)
+    highest = max(filter(isfinite, losses), default=0.0)
+    if limit is not None and highest > limit:
         half = config.optimization.optimizer.lr / 2
         return Verdict(
             "stopped",
