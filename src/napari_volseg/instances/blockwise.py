@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,10 +26,11 @@ from napari_volseg.config import InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size, iter_boxes
 from napari_volseg.instances.floodblock import SIDES, flood_block
+from napari_volseg.instances.grouping import join_blocks
 from napari_volseg.instances.levels import foreground_levels, seed_levels
 from napari_volseg.instances.measuring import Measures, add_up, measure
 from napari_volseg.instances.numbering import note_firsts
-from napari_volseg.instances.peaks import Orders, TilePeaks, reduce_tiles
+from napari_volseg.instances.peaks import Orders, ReadLayers, TilePeaks
 from napari_volseg.instances.records import Layers, Records
 from napari_volseg.instances.seeds import (
     BlockPeaks,
@@ -141,6 +143,17 @@ def segment_blocks(
         return job.finish(consecutive)
 
 
+def _layers_of(planes: Planes, box: Box) -> ReadLayers:
+    """Return what reads the heights of a box on either side of planes of the volume."""
+
+    def read(axis: int, at: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        where = tuple(box.slices[a] for a in range(3) if a != axis)
+        before, after = planes[axis, at]
+        return before[where], after[where]
+
+    return read
+
+
 def _say_nothing(done: int, total: int) -> None: ...
 
 
@@ -185,8 +198,9 @@ class _Job:
         self._shape: Size = (z, y, x)
         self._block = block
         self._boxes = list(iter_boxes(self._shape, block)) if min(self._shape) else []
-        counts = [-(-n // b) for n, b in zip(self._shape, block, strict=True)]
-        self._strides = (counts[1] * counts[2], counts[2], 1)
+        z, y, x = (-(-n // b) for n, b in zip(self._shape, block, strict=True))
+        self._counts: Size = (z, y, x)
+        self._strides = (y * x, x, 1)
         self._n_seeds = self._n_steps = self._n_visits = 0
         self._firsts = np.zeros(1, np.int64)
         self._rows = np.zeros(1, np.int32)
@@ -196,23 +210,21 @@ class _Job:
         """Find the seeds and write them to a temporary array."""
         if not self._boxes:
             return
-        peaks: list[TilePeaks] = []
         inner: list[int] = []
         planes: Planes = {}
         for i, box in enumerate(self._boxes):
-            found, n_inner, layers = self._records.peaks(i, box) or self._find_peaks(i)
-            peaks.append(found)
+            _, n_inner, layers = self._peaks(i)
             inner.append(n_inner)
             self._join_layers(layers, box, planes)
             self._step()
-        whole = reduce_tiles(
-            peaks,
-            Box.whole(self._shape),
+        whole = join_blocks(
+            lambda i: self._peaks(i)[0],
+            self._counts,
             self._shape,
-            lambda axis, at: planes[axis, at],
+            partial(_layers_of, planes),
             peak_rule(self._config),
         )
-        # Ids of what is final in the volume and in blocks come first.
+        # Ids of what is final in the volume and in groups of blocks come first.
         starts = np.cumsum([whole.n_seeds + 1, *inner]).tolist()
         n = starts[-1] - 1
         largest = min(np.iinfo(self._labels.dtype).max, 2**31 - 1)
@@ -224,8 +236,7 @@ class _Job:
         self._n_seeds, self._rows = n, np.zeros(n + 1, np.int32)
         self._firsts = np.full(n + 1, np.iinfo(np.int64).max)
         self._seeds = self._open_seeds()
-        own = whole.own_orders()
-        for i, orders in enumerate(whole.pass_on(own, len(own.ids) + 1)):
+        for i, orders in whole.orders():
             seeds_ZYX = (
                 np.asarray(self._seeds[self._boxes[i].slices], np.int32)
                 if self._records.is_marked(i, "sown")
@@ -282,6 +293,10 @@ class _Job:
     def _reduce(self, heights_ZYX: NDArray[np.uint8], box: Box) -> BlockPeaks:
         rule = peak_rule(self._config)
         return reduce_block(heights_ZYX, box, self._shape, rule, self.threads)
+
+    def _peaks(self, i: int) -> tuple[TilePeaks, int, Layers]:
+        """Return the peaks of a block, how many are final, and heights at its faces."""
+        return self._records.peaks(i, self._boxes[i]) or self._find_peaks(i)
 
     def _find_peaks(self, i: int) -> tuple[TilePeaks, int, Layers]:
         """Return and keep the peaks of a block, and the heights at its faces."""

@@ -30,6 +30,7 @@ __all__ = [
     "TILE",
     "MergedPeaks",
     "Orders",
+    "ReadLayers",
     "Rule",
     "TilePeaks",
     "draw_tile",
