@@ -53,13 +53,13 @@ def _results(job):
 
 def _peaks_read(monkeypatch):
     """Return a list that will say of each block whether it was known before."""
-    found, read = [], Records.peaks
+    found, read = [], Records.layers
 
-    def peaks(*args):
+    def layers(*args):
         found.append((known := read(*args)) is not None)
         return known
 
-    monkeypatch.setattr(Records, "peaks", peaks)
+    monkeypatch.setattr(Records, "layers", layers)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size, iter_boxes
 from napari_volseg.overlaps import Overlaps, add_overlaps, count_overlaps
+from napari_volseg.processors import default_threads
 from napari_volseg.volume import ArrayLike, read_annotation
 
 __all__ = ["evaluate", "evaluate_blocks", "score_overlaps"]
@@ -151,19 +151,15 @@ def evaluate_blocks(
         )
 
     boxes = list(iter_boxes(shape, block))
-    overlaps = add_overlaps(_in_threads(count, boxes, threads or _processors(), report))
+    overlaps = add_overlaps(
+        _in_threads(count, boxes, threads or default_threads(), report)
+    )
     return score_overlaps(overlaps, min_size)
 
 
 def _ids(labels_ZYX: ArrayLike, box: Box, name: str) -> Labels:
     part = np.asarray(labels_ZYX[box.slices])
     return part if part.dtype.kind == "u" else read_annotation(part, name=name)[0]
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return min(16, len(os.sched_getaffinity(0)))
-    return min(16, os.cpu_count() or 1)
 
 
 def _in_threads(

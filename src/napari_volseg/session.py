@@ -193,18 +193,16 @@ class Session:
         self._newest = newest_revision(self.folder)
         record, lr = learner.record, learner.lr
         loss = self._mean_loss()
-        watched: float | None = loss
-        n_epochs, val = 1, None
-        if self.held_out:
-            n_epochs = monitor.val_every_epochs
-            if learner.epoch % n_epochs == 0:
-                yield self.progress("validating")
-                val = yield from self._validate(self.held_out, loss)
-            watched = val
-        else:
+        n_epochs = monitor.val_every_epochs if self.held_out else 1
+        val = None
+        if not self.held_out:
             yield from self._note_best(-loss, {"train_loss": loss})
+        elif learner.epoch % n_epochs == 0:
+            yield self.progress("validating")
+            val = yield from self._validate(self.held_out, loss)
         record.last_loss = loss
         # Where there are held-out voxels, a training loss does not compare with theirs.
+        watched = val if self.held_out else loss
         if watched is not None:
             note_epoch(
                 record, loss, watched, monitor.early_stopping.min_delta, n_epochs

@@ -25,6 +25,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.io import write_text
 from napari_volseg.mapjob import BLOCKS, MapJob
 from napari_volseg.mapping import predict_blocks
+from napari_volseg.processors import count_processors
 from napari_volseg.windows import count_touching
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def _work(
 
     keep_freed_memory()  # dask asks its workers to give all back at once
     host = str(get_worker().address).rpartition(":")[0]
-    torch.set_num_threads(max(1, _processors() // hosts.get(host, 1)))
+    torch.set_num_threads(max(1, count_processors() // hosts.get(host, 1)))
     turn = _Turn(Path(folder) / BLOCKS / _TURN, token)
     return predict_blocks(Path(folder), block_ids, device, turn.is_over)
 
@@ -233,12 +234,6 @@ class _Turn:
             self._n_missed, self._was_read = 0, True
         else:
             self._n_missed += _MISSES if found and self._was_read else 1
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _workers(client: Client) -> list[str]:
@@ -357,7 +352,7 @@ def _n_processes(scheduler: str) -> int:
         return int(scheduler.removeprefix("processes="))
     import torch
 
-    return torch.cuda.device_count() or max(1, _processors() // 4)
+    return torch.cuda.device_count() or max(1, count_processors() // 4)
 
 
 @contextmanager
@@ -368,7 +363,7 @@ def _local_cluster(n: int) -> Iterator[Any]:
 
     n_gpus = torch.cuda.device_count()
     quiet = logging.ERROR
-    threads = str(max(1, _processors() // n))
+    threads = str(max(1, count_processors() // n))
     here = {"host": "127.0.0.1", "dashboard": False}
     workers = {}
     with tempfile.TemporaryDirectory(prefix="volseg-workers-") as scratch:

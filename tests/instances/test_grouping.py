@@ -55,10 +55,11 @@ def test_each_seed_has_one_id_and_each_block_is_told_once(heights, rule):
     assert pairs.shape[1] == len(np.unique(expected)) == len(np.unique(labels))
 
 
-def test_many_levels_of_groups_give_the_instances_of_the_whole(heights, rng):
+def test_many_levels_of_groups_give_the_instances_of_the_whole(heights):
+    heights = heights[:10, :14, :18]  # 60 blocks in three levels of groups
     maps = np.stack([np.maximum(heights, 90), heights // 4, heights])
     config = InstancesConfig(seed_distance=0.4, seed_depth=0.05, mask=0.3, min_size=5)
-    labels = np.zeros(SHAPE, np.int32)
+    labels = np.zeros(heights.shape, np.int32)
     found = segment_blocks(maps, labels, config, block=BLOCK, halo=(2, 2, 2))
     np.testing.assert_array_equal(labels, segment(maps, config))
-    assert found.n_instances == labels.max() > 20
+    assert found.n_instances == labels.max() > 5

@@ -12,7 +12,7 @@ import psutil
 
 from napari_volseg.io import writing
 
-__all__ = ["DISK_IS_FULL", "Clock", "disk_speed", "peak_memory", "processors"]
+__all__ = ["DISK_IS_FULL", "Clock", "disk_speed", "peak_memory"]
 
 DISK_IS_FULL = 0.5
 """Share of the disk's speed above which the disk is what limits."""
@@ -37,13 +37,6 @@ def disk_speed(folder: Path, now: Clock) -> float:
         taken = now() - began
         path.unlink()
     return _DISK_BYTES / max(taken, 1e-9)
-
-
-def processors() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def peak_memory() -> int:

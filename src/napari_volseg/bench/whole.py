@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_volseg.bench.machine import Clock, disk_speed, peak_memory, processors
+from napari_volseg.bench.machine import Clock, disk_speed, peak_memory
 from napari_volseg.bench.predicting import Predicting, measure_predicting
 from napari_volseg.bench.segmenting import Segmenting, measure_segmenting
 from napari_volseg.bench.training import Training, read_profile
 from napari_volseg.devices import available_memory
 from napari_volseg.geometry import Size
 from napari_volseg.planning import TrainPlan
+from napari_volseg.processors import count_processors
 from napari_volseg.profiling import profile_loading
 from napari_volseg.runs import TrainingPair
 from napari_volseg.settling import settle
@@ -91,7 +92,7 @@ def bench(
     segmenting = measure_segmenting(plan.config.inference, folder, disk, now)
     return Bench(
         device=plan.device_in_words,
-        processors=processors(),
+        processors=count_processors(),
         memory_gb=free / 1e9,
         disk_mb_per_second=disk / 1e6,
         architecture=plan.config.model.architecture,

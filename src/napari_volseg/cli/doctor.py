@@ -21,6 +21,7 @@ from napari_volseg.cli.options import (
     print_json,
     say,
 )
+from napari_volseg.processors import count_processors
 from napari_volseg.runs import default_runs_dir
 
 __all__ = ["add_commands"]
@@ -104,9 +105,7 @@ def _devices(problems: list[str]) -> list[dict[str, Any]]:
         {
             "device": "cpu",
             "name": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count(),
+            "cores": count_processors(),
             "fast_bf16": has_fast_bf16(),
         }
     ]

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,22 +29,20 @@ from napari_volseg.instances.grouping import join_blocks
 from napari_volseg.instances.levels import foreground_levels, seed_levels
 from napari_volseg.instances.measuring import Measures, add_up, measure
 from napari_volseg.instances.numbering import note_firsts
-from napari_volseg.instances.peaks import Orders, ReadLayers, TilePeaks
-from napari_volseg.instances.records import Layers, Records
+from napari_volseg.instances.peaks import Orders
+from napari_volseg.instances.planes import Layers, Planes
+from napari_volseg.instances.records import Records
 from napari_volseg.instances.seeds import (
     BlockPeaks,
     peak_rule,
     reduce_block,
     seed_heights,
 )
-from napari_volseg.instances.tiles import default_threads
 from napari_volseg.io import create_zarr, reopen_zarr
-from napari_volseg.io.scratch import new_array
+from napari_volseg.processors import default_threads
 from napari_volseg.volume import ArrayLike
 
 __all__ = ["BlockwiseResult", "WritableArray", "check", "segment_blocks"]
-
-Planes = dict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 
 class WritableArray(Protocol):
@@ -143,17 +140,6 @@ def segment_blocks(
         return job.finish(consecutive)
 
 
-def _layers_of(planes: Planes, box: Box) -> ReadLayers:
-    """Return what reads the heights of a box on either side of planes of the volume."""
-
-    def read(axis: int, at: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        where = tuple(box.slices[a] for a in range(3) if a != axis)
-        before, after = planes[axis, at]
-        return before[where], after[where]
-
-    return read
-
-
 def _say_nothing(done: int, total: int) -> None: ...
 
 
@@ -211,17 +197,17 @@ class _Job:
         if not self._boxes:
             return
         inner: list[int] = []
-        planes: Planes = {}
+        planes = Planes(self._shape, self._records.folder)
         for i, box in enumerate(self._boxes):
-            _, n_inner, layers = self._peaks(i)
+            n_inner, layers = self._records.layers(i) or self._find_peaks(i)
             inner.append(n_inner)
-            self._join_layers(layers, box, planes)
+            planes.add(layers, box)
             self._step()
         whole = join_blocks(
-            lambda i: self._peaks(i)[0],
+            lambda i: self._records.peaks(i, self._boxes[i]),
             self._counts,
             self._shape,
-            partial(_layers_of, planes),
+            planes.within,
             peak_rule(self._config),
         )
         # Ids of what is final in the volume and in groups of blocks come first.
@@ -294,12 +280,8 @@ class _Job:
         rule = peak_rule(self._config)
         return reduce_block(heights_ZYX, box, self._shape, rule, self.threads)
 
-    def _peaks(self, i: int) -> tuple[TilePeaks, int, Layers]:
-        """Return the peaks of a block, how many are final, and heights at its faces."""
-        return self._records.peaks(i, self._boxes[i]) or self._find_peaks(i)
-
-    def _find_peaks(self, i: int) -> tuple[TilePeaks, int, Layers]:
-        """Return and keep the peaks of a block, and the heights at its faces."""
+    def _find_peaks(self, i: int) -> tuple[int, Layers]:
+        """Keep the peaks of a block; return how many are final, and its layers."""
         box = self._boxes[i]
         heights_ZYX = self._heights(self._maps[:, *box.slices])
         merged = self._reduce(heights_ZYX, box).merged
@@ -309,26 +291,7 @@ class _Job:
         }
         n_inner = merged.n_seeds - len(merged.peaks.seeds)
         self._records.keep_peaks(i, merged.peaks, n_inner, layers)
-        return merged.peaks, n_inner, layers
-
-    def _join_layers(self, layers: Layers, box: Box, planes: Planes) -> None:
-        """Copy the outermost voxels of a block to whole planes."""
-        for (axis, side), layer in layers.items():
-            at = box.stop[axis] if side else box.start[axis]
-            others = [a for a in range(3) if a != axis]
-            if (axis, at) not in planes:
-                size = tuple(self._shape[a] for a in others)
-                planes[axis, at] = self._plane(size), self._plane(size)
-            where = tuple(slice(box.start[a], box.stop[a]) for a in others)
-            planes[axis, at][1 - side][where] = layer
-
-    def _plane(self, size: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Return zeros on the disk: all planes together may not fit into memory."""
-        needs = "seeds: free some space, or choose another folder for temporary files"
-        plane: NDArray[np.uint8] = new_array(
-            size, np.uint8, self._records.folder, needs
-        )
-        return plane
+        return n_inner, layers
 
     def _open_seeds(self) -> Any:
         """Make the temporary array of seeds, or find it again."""

@@ -14,8 +14,8 @@ from napari_volseg.instances.numbering import count_voxels, renumbering, take_id
 from napari_volseg.instances.repairing import repair
 from napari_volseg.instances.seeds import Terrain, find_seeds, survey
 from napari_volseg.instances.segmentation import enter
-from napari_volseg.instances.tiles import default_threads
 from napari_volseg.instances.watershed import flood
+from napari_volseg.processors import default_threads
 
 __all__ = ["Follower"]
 

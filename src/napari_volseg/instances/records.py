@@ -20,15 +20,13 @@ from napari_volseg.geometry import Box
 from napari_volseg.instances.floodblock import SIDES, Face, Flooded
 from napari_volseg.instances.measuring import Measures
 from napari_volseg.instances.peaks import TilePeaks
+from napari_volseg.instances.planes import Layers
 from napari_volseg.io import atomic_path, flush_folder, flush_shards, writing
 
-__all__ = ["Layers", "Records", "State"]
+__all__ = ["Records", "State"]
 
 State = Literal["sown", "flooded", "numbered"]
 """What lies in the arrays: seeds; labels with the ids of seeds; labels as they stay."""
-
-Layers = Mapping[tuple[int, int], NDArray[np.uint8]]
-"""Heights at the faces of a block, by axis and side."""
 
 _PEAKS = ("seeds", "nodes", "births", "tops", "is_split", "edges", "voxels")
 _MEASURES = ("ids", "sums", "boxes")
@@ -91,24 +89,22 @@ class Records:
             arrays[f"layer-{axis}{side}"] = layers[axis, side]
         self._save(self._file(block, "peaks"), arrays | {"n_inner": np.array(n_inner)})
 
-    def peaks(self, block: int, box: Box) -> tuple[TilePeaks, int, Layers] | None:
-        """Return what was found of the seeds of a block; None if nothing is known."""
+    def layers(self, block: int) -> tuple[int, Layers] | None:
+        """Return how many seeds are final within a block, and its layers.
+
+        None if nothing is known of it yet; otherwise its peaks are known too.
+        """
         path = self._file(block, "peaks")
         if not path.exists():
             return None
         with np.load(path) as file:
-            found = {
-                kind: {
-                    (axis, side): file[f"{kind}-{axis}{side}"]
-                    for axis, side in SIDES
-                    if f"{kind}-{axis}{side}" in file
-                }
-                for kind in ("face", "layer")
-            }
+            return int(file["n_inner"]), _by_side(file, "layer")
+
+    def peaks(self, block: int, box: Box) -> TilePeaks:
+        """Return the peaks of a block that were kept."""
+        with np.load(self._file(block, "peaks")) as file:
             arrays = {name: file[name] for name in _PEAKS}
-            n_inner = int(file["n_inner"])
-        peaks = TilePeaks(box=box, faces=found["face"], **arrays)
-        return peaks, n_inner, found["layer"]
+            return TilePeaks(box=box, faces=_by_side(file, "face"), **arrays)
 
     def keep_flood(self, block: int, flooded: Flooded, measures: Measures) -> None:
         """Keep the faces of a block, those beyond as it saw them, and its measures."""
@@ -148,3 +144,9 @@ class Records:
     def _touch(self, path: Path) -> None:
         with writing(path):
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+def _by_side(file: Mapping[str, NDArray[Any]], kind: str) -> dict[Any, NDArray[Any]]:
+    """Return the arrays of a kind in a file, by axis and side."""
+    names = {side: f"{kind}-{side[0]}{side[1]}" for side in SIDES}
+    return {side: file[name] for side, name in names.items() if name in file}

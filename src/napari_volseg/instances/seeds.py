@@ -26,11 +26,11 @@ from napari_volseg.instances.peaks import (
     reduce_tiles,
 )
 from napari_volseg.instances.tiles import (
-    default_threads,
     map_slabs,
     map_tiles,
     tile_grid,
 )
+from napari_volseg.processors import default_threads
 
 __all__ = [
     "BlockPeaks",

@@ -15,8 +15,9 @@ from napari_volseg.instances.numbering import (
     renumbering,
 )
 from napari_volseg.instances.seeds import sow
-from napari_volseg.instances.tiles import default_threads, map_slabs
+from napari_volseg.instances.tiles import map_slabs
 from napari_volseg.instances.watershed import flood
+from napari_volseg.processors import default_threads
 
 __all__ = ["enter", "make_height", "segment"]
 

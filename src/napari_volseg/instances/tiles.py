@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from napari_volseg.geometry import Box, iter_boxes
 
-__all__ = ["default_threads", "map_slabs", "map_tiles", "tile_grid"]
+__all__ = ["map_slabs", "map_tiles", "tile_grid"]
 
 _SLAB = 16
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def default_threads() -> int:
-    """Return how many processors this process may use, at most 16."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(16, len(os.sched_getaffinity(0)))
-    return min(16, os.cpu_count() or 1)
 
 
 def map_tiles(

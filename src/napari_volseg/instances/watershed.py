@@ -12,11 +12,11 @@ from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size
 from napari_volseg.instances.arrival import find_arrivals
 from napari_volseg.instances.tiles import (
-    default_threads,
     map_slabs,
     map_tiles,
     tile_grid,
 )
+from napari_volseg.processors import default_threads
 
 __all__ = ["flood", "watershed"]
 

@@ -13,7 +13,7 @@ from napari_volseg.geometry import Box, Size, iter_boxes
 from napari_volseg.instances.blockwise import BlockwiseResult, WritableArray
 from napari_volseg.instances.measuring import Measures, add_up, measure
 from napari_volseg.instances.segmentation import segment
-from napari_volseg.instances.tiles import default_threads
+from napari_volseg.processors import default_threads
 from napari_volseg.volume import ArrayLike
 
 __all__ = ["segment_whole", "whole_memory"]
