@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,13 @@ def pytest_collection_modifyitems(
             if item.get_closest_marker("gui"):
                 item.add_marker(pytest.mark.xdist_group("gui"))
     items.sort(key=lambda item: item.get_closest_marker("gui") is None)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_in_any_order() -> None:
+    """Seed torch, where a test or one before it has loaded it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def trusted_compute(plan: TrainPlan) -> tuple[Compute, str | None]:
 def run_probe(text: str) -> None:
     """Do one training step as `text` describes; called in the throw-away process."""
     spec = json.loads(text)
+    torch.manual_seed(0)
     config = build_config(spec["config"])
     z, y, x = spec["pyramid"]["binning"]
     pyramid = Pyramid(
