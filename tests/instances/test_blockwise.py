@@ -139,6 +139,26 @@ def test_from_zarr_to_zarr(tmp_path, rng):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.zarr", "maps.zarr"]
 
 
+def test_progress_goes_on_while_blocks_are_flooded_again(rng):
+    sample = make_sample("cells", (20, 70, 90))
+    maps = _maps(sample.labels_ZYX, sample.image.voxel_size, rng)
+    labels, said = np.zeros(maps.shape[1:], np.int32), []
+
+    result = segment_blocks(
+        maps,
+        labels,
+        InstancesConfig(),
+        block=(8, 16, 16),
+        halo=(1, 1, 1),
+        report=lambda *steps: said.append(steps),
+    )
+
+    again = result.n_visits - result.n_blocks
+    assert again > 0
+    assert [done for done, _ in said] == list(range(1, len(said) + 1))
+    assert said[-1] == (len(said), 4 * result.n_blocks + again)
+
+
 def test_ids_with_gaps_are_the_same_instances(rng):
     sample = make_sample("vesicles", (12, 60, 60))
     maps = _maps(sample.labels_ZYX, sample.image.voxel_size, rng)

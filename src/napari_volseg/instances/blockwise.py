@@ -117,7 +117,8 @@ def segment_blocks(
         from what is finished there, however the one before ended, and with the same
         result. The labels must be a Zarr array then, and no block may share a shard.
     report
-        Called with the number of steps done and of all steps, four a block.
+        Called with the number of steps done and of all steps: four a block, and one
+        more for each that is flooded again.
 
     Raises
     ------
@@ -187,7 +188,7 @@ class _Job:
         z, y, x = (-(-n // b) for n, b in zip(self._shape, block, strict=True))
         self._counts: Size = (z, y, x)
         self._strides = (y * x, x, 1)
-        self._n_seeds = self._n_steps = self._n_visits = 0
+        self._n_seeds = self._n_steps = self._n_again = self._n_visits = 0
         self._firsts = np.zeros(1, np.int64)
         self._rows = np.zeros(1, np.int32)
         self._seeds: Any = None
@@ -242,8 +243,10 @@ class _Job:
             return
         due = [i for i in range(len(self._boxes)) if self._differs(i)]
         while due:
+            self._n_again += len(due)
             for i in due:
                 self._visit(i, with_halo=False)
+                self._step()
             near = {n for i in due for n, *_ in self._neighbours(i)}
             due = [i for i in sorted(near.union(due)) if self._differs(i)]
         self._records.settle()
@@ -366,4 +369,4 @@ class _Job:
 
     def _step(self) -> None:
         self._n_steps += 1
-        self.report(self._n_steps, 4 * len(self._boxes))
+        self.report(self._n_steps, 4 * len(self._boxes) + self._n_again)
