@@ -1,6 +1,7 @@
 import errno
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -224,7 +225,8 @@ def test_serving_plain_streams(maps, tmp_path):
     assert answers[1]["seconds"] > 0
     assert "mask" in answers[2]["error"]
     np.testing.assert_array_equal(
-        np.load(tmp_path / "labels-2.npy"), segment(maps, InstancesConfig(mask=0.4))
+        np.load(tmp_path / answers[1]["labels"]),
+        segment(maps, InstancesConfig(mask=0.4)),
     )
 
 
@@ -234,6 +236,8 @@ def test_without_room_for_an_answer_it_says_so(maps, tmp_path, monkeypatch):
 
     np.save(tmp_path / "maps.npy", maps)
     monkeypatch.setattr(np, "save", full)
+    if hasattr(os, "posix_fallocate"):
+        monkeypatch.setattr(os, "posix_fallocate", full)
     lines = [
         {"folder": str(tmp_path)},
         {"maps": "maps.npy"},
@@ -245,6 +249,31 @@ def test_without_room_for_an_answer_it_says_so(maps, tmp_path, monkeypatch):
     serve(io.BytesIO(text), stdout)
 
     assert "No space left" in json.loads(stdout.getvalue())["error"]
+    assert [path.name for path in tmp_path.iterdir()] == ["maps.npy"]
+
+
+def test_what_is_looked_at_never_changes_and_the_rest_is_used_again(maps, retuner):
+    retuner.load(maps)
+    configs = [InstancesConfig(mask=share) for share in (0.2, 0.4, 0.6, 0.8, 0.9)]
+    part = wait(retuner, retuner.request(configs[0], seeds=False)).labels_ZYX[2:5]
+
+    for config in configs[1:]:
+        answer = wait(retuner, retuner.request(config, seeds=False))
+        np.testing.assert_array_equal(answer.labels_ZYX, segment(maps, config))
+
+    np.testing.assert_array_equal(part, segment(maps, configs[0])[2:5])
+    # Those looked at first and last, and the one before that is free again.
+    assert len(list(retuner._folder.glob("shared-*"))) == 3
+
+
+def test_files_of_another_size_go(maps, retuner):
+    retuner.load(maps)
+    for stop in (12, 8, 6, 4):
+        box = Box((0, 0, 0), (stop, 64, 64))
+        answer = wait(retuner, retuner.request(InstancesConfig(), box, seeds=False))
+        assert answer.labels_ZYX.shape == box.shape
+
+    assert len(list(retuner._folder.glob("shared-*"))) <= 2
 
 
 def test_slices_are_answered_on_a_lane_of_their_own(maps, retuner):

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_volseg.config import InstancesConfig
-from napari_volseg.instances.seeds import find_seeds, sow, survey
+from napari_volseg.geometry import Box
+from napari_volseg.instances.seeds import _large_tile, find_seeds, sow, survey
 
 NEVER = 256
 TOUCHING = np.ones((3, 3, 3))
@@ -108,6 +109,20 @@ def test_a_terrain_serves_every_distance(problem, tile, floors):
         np.testing.assert_array_equal(
             find_seeds(maps, config, terrain=terrain), expected
         )
+
+
+@pytest.mark.parametrize(
+    ("shape", "threads", "expected"),
+    [
+        ((256, 256, 256), 2, (256, 128, 128)),
+        ((256, 256, 256), 8, (128, 64, 128)),
+        ((9, 256, 256), 1, (64, 256, 128)),
+        ((20, 30, 40), 2, (64, 64, 128)),
+        ((4096, 4096, 4096), 2, (256, 128, 128)),
+    ],
+)
+def test_a_terrain_has_few_tiles_but_two_a_thread(shape, threads, expected):
+    assert _large_tile(Box.whole(shape), threads) == expected
 
 
 def test_the_plain_rule_tells_peaks_apart_here(rng):

@@ -310,7 +310,7 @@ class _Job:
         """Write the seeds of a block."""
         box = self._boxes[i]
         heights_ZYX = self._heights(self._maps[:, *box.slices])
-        seeds_ZYX = np.zeros(box.shape, np.int32)
+        seeds_ZYX = np.empty(box.shape, np.int32)
         block = self._reduce(heights_ZYX, box)
         block.paint(heights_ZYX, orders, first_id, seeds_ZYX, self.threads)
         self._seeds[box.slices] = seeds_ZYX

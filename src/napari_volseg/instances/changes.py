@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from napari_volseg.instances.arrival import WALL
 from napari_volseg.instances.levels import Levels
+from napari_volseg.instances.numbering import number
 from napari_volseg.instances.tiles import map_slabs
 
 __all__ = ["Changes", "compare", "longer", "name_seeds"]
@@ -22,16 +23,30 @@ Changes = tuple[Places, Places]
 _SHIFT = 23
 
 
-def name_seeds(old_ZYX: Ids, new_ZYX: Ids, n_old: int, threads: int) -> Ids:
-    """Return for each of the ids 0…n_old the id of one new seed in its place, or 0."""
+def name_seeds(
+    old_ZYX: Ids, new_ZYX: Ids, n_old: int, n_new: int, threads: int
+) -> tuple[Ids, Ids]:
+    """Return names and numbers.
+
+    Returns
+    -------
+    names
+        For each of the ids 0…n_old the id of one new seed in its place, or 0.
+    numbers
+        What `raster_numbers` returns for the new ones.
+    """
     names = np.zeros(n_old + 1, np.int32)
-    for found in map_slabs(
-        lambda a, b: _name(old_ZYX[a:b].reshape(-1), new_ZYX[a:b].reshape(-1), n_old),
+    found = []
+    for pairs, ids in map_slabs(
+        lambda a, b: _name(
+            old_ZYX[a:b].reshape(-1), new_ZYX[a:b].reshape(-1), n_old, n_new
+        ),
         len(old_ZYX),
         threads,
     ):
-        names[found[:, 0]] = found[:, 1]
-    return names
+        names[pairs[:, 0]] = pairs[:, 1]
+        found.append(ids)
+    return names, number(found, n_new)
 
 
 def compare(
@@ -85,17 +100,28 @@ def compare(
 
 
 @njit(nogil=True, cache=True)
-def _name(old: Ids, new: Ids, n_old: int) -> Ids:
-    """Return pairs (N, 2) of old and new ids, one for each old id that has any."""
+def _name(old: Ids, new: Ids, n_old: int, n_new: int) -> tuple[Ids, Ids]:
+    """Return pairs (N, 2) of old and new ids, one for each old id that has any.
+
+    And the new ids in raster order of their first voxels.
+    """
     is_named = np.zeros(n_old + 1, np.bool_)
-    is_named[0] = True
-    found, n = np.empty((n_old, 2), np.int32), 0
+    is_listed = np.zeros(n_new + 1, np.bool_)
+    is_named[0] = is_listed[0] = True
+    pairs, n_pairs = np.empty((n_old, 2), np.int32), 0
+    found, n = np.empty(n_new, np.int32), 0
     for i in range(old.size):
-        if not is_named[old[i]] and new[i] > 0:
-            is_named[old[i]] = True
-            found[n, 0], found[n, 1] = old[i], new[i]
+        if new[i] == 0:
+            continue
+        if not is_listed[new[i]]:
+            is_listed[new[i]] = True
+            found[n] = new[i]
             n += 1
-    return found[:n].copy()
+        if not is_named[old[i]]:
+            is_named[old[i]] = True
+            pairs[n_pairs, 0], pairs[n_pairs, 1] = old[i], new[i]
+            n_pairs += 1
+    return pairs[:n_pairs].copy(), found[:n].copy()
 
 
 @njit(nogil=True, cache=True)
@@ -121,7 +147,8 @@ def _compare(
     first: int,
 ) -> tuple[Places, Places]:
     n_x = labels.shape[2]
-    flags = np.empty(n_x, np.bool_)
+    inside, flags = np.empty(n_x, np.bool_), np.empty(n_x, np.bool_)
+    named = np.empty(n_x, np.int32)
     changed, n_changed = np.empty((1024, 2), np.int64), 0
     renamed, n_renamed = np.empty(1024, np.int64), 0
     place = first
@@ -130,31 +157,41 @@ def _compare(
             mask, boundary, distance = maps[0, z, y], maps[1, z, y], maps[2, z, y]
             old, new, label = old_seeds[z, y], new_seeds[z, y], labels[z, y]
             came, high = arrivals[z, y], height[z, y]
+            # Short loops over few arrays are what compilers turn into vectors.
             for x in range(n_x):
-                inside = (
+                inside[x] = (
                     (mask[x] >= mask_min)
                     & (boundary[x] <= boundary_max)
                     & (distance[x] >= distance_min)
                 )
-                is_seed = inside & (new[x] > 0)
+            run, name = np.int32(-1), np.int32(0)
+            for x in range(n_x):
+                if label[x] != run:
+                    run = label[x]
+                    name = names[run]
+                named[x] = name
+            n_flags = 0
+            for x in range(n_x):
+                is_seed = inside[x] & (new[x] > 0)
                 was_seed = (came[x] != WALL) & (old[x] > 0)
-                named = names[label[x]]
                 flags[x] = (
-                    (inside != (came[x] != WALL))
+                    (inside[x] != (came[x] != WALL))
                     | (is_seed != was_seed)
-                    | (is_seed & (new[x] != named))
+                    | (is_seed & (new[x] != named[x]))
                 )
-                # Any new id is right for what has not changed, as its seed has it.
-                label[x] = new[x] if is_seed else (named if inside else 0)
+                n_flags += flags[x]
+            # Any new id is right for what has not changed, as its seed has it.
+            for x in range(n_x):
+                is_in = np.int32(inside[x])
+                is_seed = is_in & np.int32(new[x] > 0)
+                label[x] = new[x] * is_seed + named[x] * (is_in - is_seed)
+            if n_flags == 0:
+                place += n_x
+                continue
             for x in range(n_x):
                 if not flags[x]:
                     continue
-                inside = (
-                    (mask[x] >= mask_min)
-                    & (boundary[x] <= boundary_max)
-                    & (distance[x] >= distance_min)
-                )
-                is_seed = inside & (new[x] > 0)
+                is_seed = inside[x] & (new[x] > 0)
                 was_seed = (came[x] != WALL) & (old[x] > 0)
                 if is_seed:
                     # What was no seed may have borne another name.
@@ -162,7 +199,7 @@ def _compare(
                         renamed = longer(renamed)
                     renamed[n_renamed] = place + x
                     n_renamed += 1
-                if inside == (came[x] != WALL) and is_seed == was_seed:
+                if inside[x] == (came[x] != WALL) and is_seed == was_seed:
                     continue
                 if n_changed == len(changed):
                     more = np.empty((2 * n_changed, 2), np.int64)
@@ -171,7 +208,7 @@ def _compare(
                 changed[n_changed, 0], changed[n_changed, 1] = place + x, came[x]
                 n_changed += 1
                 h = np.int32(high[x])
-                if not inside:
+                if not inside[x]:
                     came[x] = WALL
                 elif is_seed:
                     came[x] = (h << _SHIFT) + 1

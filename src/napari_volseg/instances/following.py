@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 from napari_volseg.config import InstancesConfig
 from napari_volseg.instances.changes import compare, name_seeds
 from napari_volseg.instances.levels import Levels, check_maps, foreground_levels
-from napari_volseg.instances.numbering import count_voxels, renumbering, take_ids
+from napari_volseg.instances.numbering import (
+    count_voxels,
+    raster_numbers,
+    renumbering,
+    take_ids,
+)
 from napari_volseg.instances.repairing import repair
-from napari_volseg.instances.seeds import Terrain, find_seeds, survey
+from napari_volseg.instances.seeds import Terrain, sow, survey
 from napari_volseg.instances.segmentation import enter
 from napari_volseg.instances.watershed import flood
 from napari_volseg.processors import default_threads
@@ -28,12 +33,18 @@ class _Flooded:
     """A flood: where it came from, where it might go, and what it left."""
 
     seeds_ZYX: NDArray[np.int32]
-    n_seeds: int
+    numbers: NDArray[np.int32]
+    """What `raster_numbers` returns for the seeds."""
     levels: Levels
     height_ZYX: NDArray[np.uint8]
     arrivals_ZYX: NDArray[np.int32]
     labels_ZYX: NDArray[np.int32]
     """By id of the seed, small instances included."""
+
+    @property
+    def n_seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.numbers) - 1
 
 
 class Follower:
@@ -41,7 +52,8 @@ class Follower:
 
     They are exactly those of `segment`, whatever was asked before; what thresholds
     leave as it was is kept, so that a small change of one takes a small part of the
-    time. It holds 21 bytes a voxel beside the maps, and is for one thread at a time.
+    time. It holds 21 bytes a voxel beside the maps, four more once seeds were asked
+    for, and is for one thread at a time.
 
     Parameters
     ----------
@@ -63,6 +75,8 @@ class Follower:
         self._threads = threads or default_threads()
         self._terrain: tuple[object, Terrain] | None = None
         self._seeds: tuple[object, NDArray[np.int32], int] | None = None
+        self._numbered: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
+        """Seeds by any id, and the same in raster order."""
         self._flooded: _Flooded | None = None
 
     def find_seeds(self, config: InstancesConfig) -> NDArray[np.int32]:
@@ -70,7 +84,14 @@ class Follower:
 
         Thresholds that do not concern seeds give the very same array again.
         """
-        return self._find(config)[0]
+        seeds_ZYX, n_seeds = self._find(config)
+        if self._numbered is None or self._numbered[0] is not seeds_ZYX:
+            self._numbered = None  # so that its memory is free before more is taken
+            numbers = raster_numbers(seeds_ZYX, n_seeds, self._threads)
+            out_ZYX = np.empty_like(seeds_ZYX)
+            take_ids(seeds_ZYX, numbers, out_ZYX, self._threads)
+            self._numbered = seeds_ZYX, out_ZYX
+        return self._numbered[1]
 
     def segment(
         self, config: InstancesConfig, out_ZYX: NDArray[np.int32] | None = None
@@ -85,8 +106,11 @@ class Follower:
         flooded = self._flood(config)
         if out_ZYX is None:
             out_ZYX = np.empty(flooded.labels_ZYX.shape, np.int32)
-        sizes = count_voxels(flooded.labels_ZYX, flooded.n_seeds, self._threads)
-        new_ids = renumbering(sizes, config.min_size)
+        sizes = np.empty(flooded.n_seeds + 1, np.int64)
+        sizes[flooded.numbers] = count_voxels(
+            flooded.labels_ZYX, flooded.n_seeds, self._threads
+        )
+        new_ids = renumbering(sizes, config.min_size)[flooded.numbers]
         return take_ids(flooded.labels_ZYX, new_ids, out_ZYX, self._threads)
 
     def _find(self, config: InstancesConfig) -> tuple[NDArray[np.int32], int]:
@@ -98,13 +122,8 @@ class Follower:
             config.min_seed_size,
         )
         if self._seeds is None or self._seeds[0] != key:
-            seeds_ZYX = find_seeds(
-                self._maps,
-                config,
-                threads=self._threads,
-                terrain=self._survey(config),
-            )
-            self._seeds = key, seeds_ZYX, int(seeds_ZYX.max(initial=0))
+            found = sow(self._maps, config, self._threads, terrain=self._survey(config))
+            self._seeds = key, *found
         return self._seeds[1:]
 
     def _survey(self, config: InstancesConfig) -> Terrain:
@@ -124,7 +143,8 @@ class Follower:
             labels_ZYX = seeds_ZYX.copy()
             arrays = enter(self._maps, levels, labels_ZYX, self._threads)
             flood(*arrays, labels_ZYX, self._threads)
-            new = _Flooded(seeds_ZYX, n_seeds, levels, *arrays, labels_ZYX)
+            numbers = raster_numbers(seeds_ZYX, n_seeds, self._threads)
+            new = _Flooded(seeds_ZYX, numbers, levels, *arrays, labels_ZYX)
         self._flooded = new
         return new
 
@@ -139,13 +159,15 @@ class Follower:
         if seeds_ZYX is old.seeds_ZYX:
             if levels == old.levels:
                 return old
-            names = np.arange(n_seeds + 1, dtype=np.int32)
+            names, numbers = np.arange(n_seeds + 1, dtype=np.int32), old.numbers
         else:
-            names = name_seeds(old.seeds_ZYX, seeds_ZYX, old.n_seeds, self._threads)
+            names, numbers = name_seeds(
+                old.seeds_ZYX, seeds_ZYX, old.n_seeds, n_seeds, self._threads
+            )
         flooded = old.height_ZYX, old.arrivals_ZYX, old.labels_ZYX
         both = old.seeds_ZYX, seeds_ZYX
         changes = compare(self._maps, levels, both, names, flooded, self._threads)
         if sum(map(len, changes)) * _MANY > seeds_ZYX.size:
             return None
         repair(changes, seeds_ZYX, *flooded, self._threads)
-        return _Flooded(seeds_ZYX, n_seeds, levels, *flooded)
+        return _Flooded(seeds_ZYX, numbers, levels, *flooded)

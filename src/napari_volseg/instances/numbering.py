@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numba import njit
@@ -13,6 +13,7 @@ from napari_volseg.instances.tiles import map_slabs
 __all__ = [
     "count_voxels",
     "note_firsts",
+    "number",
     "raster_numbers",
     "renumber",
     "renumbering",
@@ -52,12 +53,20 @@ def raster_numbers(
 
     Ids without voxels come last.
     """
+    return number(
+        map_slabs(
+            lambda a, b: _list_ids(ids_ZYX[a:b], n_ids), ids_ZYX.shape[0], threads
+        ),
+        n_ids,
+    )
+
+
+def number(found: Iterable[NDArray[np.int32]], n_ids: int) -> NDArray[np.int32]:
+    """Return for each of the ids 0…n_ids at which place it was found first."""
     numbers = np.zeros(n_ids + 1, np.int32)
     n = 0
-    for found in map_slabs(
-        lambda a, b: _list_ids(ids_ZYX[a:b], n_ids), ids_ZYX.shape[0], threads
-    ):
-        new = found[numbers[found] == 0]
+    for ids in found:
+        new = ids[numbers[ids] == 0]
         numbers[new] = np.arange(n + 1, n + 1 + len(new))
         n += len(new)
     absent = np.flatnonzero(numbers[1:] == 0) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 from numba import njit
@@ -42,6 +43,10 @@ __all__ = [
     "sow",
     "survey",
 ]
+
+
+_LARGEST_TILE = 1 << 22
+"""Voxels; more take much memory for a moment, and gain little."""
 
 
 def find_seeds(
@@ -94,7 +99,7 @@ def sow(
     else:
         heights_ZYX, graphs, tile = terrain.heights_ZYX, terrain.graphs, terrain.tile
         rule = replace(rule, floor=max(1, levels.distance_min))
-    seeds_ZYX = np.zeros(shape, np.int32)
+    seeds_ZYX = np.empty(shape, np.int32)
     box = Box.whole(shape)
     block = reduce_block(heights_ZYX, box, shape, rule, threads, tile, graphs)
     orders = block.merged.own_orders()
@@ -116,7 +121,7 @@ def survey(
     maps_CZYX: NDArray[np.uint8],
     config: InstancesConfig,
     threads: int,
-    tile: Size = TILE,
+    tile: Size | None = None,
 ) -> Terrain:
     """Return the terrain of maps, to find seeds again and again.
 
@@ -132,8 +137,28 @@ def survey(
             heights_ZYX[part.slices], part, heights_ZYX.shape, config.min_seed_size
         )
 
+    tile = tile or _large_tile(box, threads)
     graphs = map_tiles(draw, tile_grid(box, tile), threads)
     return Terrain(heights_ZYX, graphs, tile)
+
+
+def _large_tile(box: Box, threads: int) -> Size:
+    """Return the edges of large tiles, of which every thread still has two or more.
+
+    The fewer tiles, the less is left to join at their faces, again for each seed depth
+    and distance. Small ones are faster to draw only.
+    """
+    tile = TILE
+    while prod(tile) < _LARGEST_TILE:
+        axes = [axis for axis in range(3) if tile[axis] < box.shape[axis]]
+        if not axes:
+            break
+        shortest = min(axes, key=lambda axis: tile[axis])
+        z, y, x = (n * 2 if axis == shortest else n for axis, n in enumerate(tile))
+        if len(tile_grid(box, (z, y, x))) < 2 * threads:
+            break
+        tile = (z, y, x)
+    return tile
 
 
 @dataclass(frozen=True, slots=True)

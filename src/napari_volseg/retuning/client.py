@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -77,6 +79,8 @@ class Retuner:
     def __init__(self, command: Sequence[str] | None = None) -> None:
         self._folder = _make_folder()
         self._seeds_path: Path | None = None
+        self._let_go: SimpleQueue[str] = SimpleQueue()
+        """Files of instances that nobody looks at any more."""
         self._lock = threading.Lock()
         self._shape: tuple[int, ...] | None = None
         self._n_loaded = 0
@@ -161,7 +165,7 @@ class Retuner:
                 asked.waiting = wish
             else:
                 asked.at_work = True
-                self._send(wish)
+                self._ask(wish)
             return self._n_tickets
 
     def poll(self, lane: Lane = "box") -> Retuned | Failed | None:
@@ -191,6 +195,15 @@ class Retuner:
                     pipe.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _ask(self, wish: dict[str, Any]) -> None:
+        # Written here: a finalizer may run in the middle of writing something else.
+        let_go = []
+        while not self._let_go.empty():
+            let_go.append(self._let_go.get())
+        if let_go:
+            self._send({"let_go": let_go})
+        self._send(wish)
+
     def _send(self, message: dict[str, Any]) -> None:
         stdin = self._process.stdin
         assert stdin is not None
@@ -213,7 +226,7 @@ class Retuner:
                 waiting, asked.waiting = asked.waiting, None
                 asked.at_work = waiting is not None
                 if waiting is not None:
-                    self._send(waiting)
+                    self._ask(waiting)
         code = self._process.wait()
         if not self._is_closed:
             with self._lock:
@@ -226,12 +239,15 @@ class Retuner:
             return Failed(str(message["error"]))
         try:
             path = self._folder / message["labels"]
-            labels_ZYX = _map(path)
-            _discard(path)
+            labels_ZYX, mapped = _map(path)
+            if message["lane"] == "slices":
+                _discard(path)
+            else:
+                weakref.finalize(mapped, self._let_go.put, path.name).atexit = False
             seeds_ZYX = np.zeros((0, 0, 0), np.int32)
             if "seeds" in message:
                 path = self._folder / message["seeds"]
-                seeds_ZYX = _map(path)
+                seeds_ZYX, _ = _map(path)
                 if self._seeds_path not in (None, path):
                     _discard(self._seeds_path)
                 self._seeds_path = path
@@ -251,9 +267,13 @@ def _make_folder() -> Path:
     )
 
 
-def _map(path: Path) -> NDArray[np.int32]:
-    """Return what a file holds, without a copy; writing it changes no file."""
-    return np.asarray(np.load(path, mmap_mode="c"))
+def _map(path: Path) -> tuple[NDArray[np.int32], object]:
+    """Return what a file holds, without a copy, and what lives as long as any view.
+
+    Writing it changes no file.
+    """
+    array = np.load(path, mmap_mode="c")
+    return np.asarray(array), array.base
 
 
 def _discard(path: Path | None) -> None:

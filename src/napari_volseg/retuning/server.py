@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
+from napari_volseg.retuning.files import SharedArrays
 from napari_volseg.retuning.messages import LANES, Lane, parse
 
 if TYPE_CHECKING:
@@ -46,9 +47,12 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
         for line in stdin:
             message = parse(line)
             if "folder" in message:
-                server.folder = Path(message["folder"])
+                server.open(Path(message["folder"]))
             elif "maps" in message:
                 server.load(message["maps"])
+            elif "let_go" in message and server.arrays is not None:
+                for name in message["let_go"]:
+                    server.arrays.let_go.put(name)
             elif "ticket" in message:
                 # With the maps that it was asked of: others may be loaded meanwhile.
                 lane = message.setdefault("lane", "box")
@@ -84,6 +88,7 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
 class _Server:
     def __init__(self) -> None:
         self.folder: Path | None = None
+        self.arrays: SharedArrays | None = None
         self.maps: NDArray[np.uint8] | None = None
         self._maps_path: Path | None = None
         self._followers: dict[Lane, tuple[object, Box, Follower]] = {}
@@ -93,6 +98,10 @@ class _Server:
         self._newest: tuple[Box, NDArray[np.int32]] | None = None
         """The last box, whose ids slices take over."""
         self._unreadable = ""
+
+    def open(self, folder: Path) -> None:
+        """Take the folder of the files that are exchanged."""
+        self.folder, self.arrays = folder, SharedArrays(folder)
 
     def warm_up(self) -> None:
         """Load and compile what segments before the first request needs it."""
@@ -124,9 +133,8 @@ class _Server:
         answer = {key: message[key] for key in ("ticket", "lane", "start", "stop")}
         try:
             began = time.perf_counter()
-            labels_ZYX, seeds_ZYX = self._segment(message, maps)
+            answer["labels"], seeds_ZYX = self._segment(message, maps)
             seconds = time.perf_counter() - began
-            answer["labels"] = self._save("labels", message, labels_ZYX)
             if seeds_ZYX is not None:
                 if self._sent is None or self._sent[0] is not seeds_ZYX:
                     self._sent = seeds_ZYX, self._save("seeds", message, seeds_ZYX)
@@ -146,21 +154,24 @@ class _Server:
 
     def _segment(
         self, message: dict[str, Any], maps: NDArray[np.uint8] | None
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
-        """Return instances of a box, and its seeds where they are wanted."""
+    ) -> tuple[str, NDArray[np.int32] | None]:
+        """Return the file of a box's instances, and its seeds where they are wanted."""
         box = Box(tuple(message["start"]), tuple(message["stop"]))
-        if maps is None or self.folder is None:
+        if maps is None or self.arrays is None:
             raise ValueError(self._unreadable or "none are loaded")
         config = InstancesConfig.model_validate(message["config"])
         follower = self._follower(message["lane"], maps, box)
-        labels_ZYX, seeds_ZYX = follower.segment(config), None
         if message["lane"] == "slices":
-            labels_ZYX = self._rename(labels_ZYX, box)
-        else:
-            self._newest = box, labels_ZYX
-            if message.get("seeds", True):
-                seeds_ZYX = follower.find_seeds(config)
-        return labels_ZYX, seeds_ZYX
+            labels_ZYX = self._rename(follower.segment(config), box)
+            return self._save("labels", message, labels_ZYX), None
+        file, labels_ZYX = self.arrays.take(box.shape)
+        try:
+            self._newest = box, follower.segment(config, labels_ZYX)
+            is_wanted = message.get("seeds", True)
+            return file, follower.find_seeds(config) if is_wanted else None
+        except BaseException:
+            self.arrays.let_go.put(file)
+            raise
 
     def _follower(self, lane: Lane, maps: NDArray[np.uint8], box: Box) -> Follower:
         """Return what segments a box of the maps, the last one where it is the same."""
