@@ -13,7 +13,7 @@ from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
 from napari_volseg.instances import find_seeds, segment
 from napari_volseg.retuning import Failed, Retuned, Retuner, serve
-from napari_volseg.retuning.server import name_alike
+from napari_volseg.retuning.server import _Server, name_alike
 from napari_volseg.sample_data import make_sample
 from napari_volseg.targets import make_targets
 
@@ -274,6 +274,26 @@ def test_files_of_another_size_go(maps, retuner):
         assert answer.labels_ZYX.shape == box.shape
 
     assert len(list(retuner._folder.glob("shared-*"))) <= 2
+
+
+def test_an_array_is_free_again_where_there_was_no_room_for_seeds(
+    maps, tmp_path, monkeypatch
+):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    np.save(tmp_path / "maps.npy", maps)
+    wish = {"config": {}, "start": [0, 0, 0], "stop": [12, 64, 64]}
+    server = _Server()
+    server.open(tmp_path)
+    server.load("maps.npy")
+    monkeypatch.setattr(server, "_save", full)
+
+    for ticket in range(3):
+        message = {"ticket": ticket, "lane": "box", **wish}
+        assert "No space left" in server.answer(message, server.maps)["error"]
+
+    assert len(list(tmp_path.glob("shared-*"))) == 1
 
 
 def test_slices_are_answered_on_a_lane_of_their_own(maps, retuner):

@@ -38,7 +38,9 @@ class SharedArrays:
             If there is no room for it.
         """
         while not self.let_go.empty():
-            self._free.append(self.let_go.get())
+            name = self.let_go.get()
+            if name in self._arrays:
+                self._free.append(name)
         for name in self._free:
             if self._arrays[name].shape == shape:
                 self._free.remove(name)

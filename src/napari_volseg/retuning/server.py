@@ -133,12 +133,8 @@ class _Server:
         answer = {key: message[key] for key in ("ticket", "lane", "start", "stop")}
         try:
             began = time.perf_counter()
-            answer["labels"], seeds_ZYX = self._segment(message, maps)
+            answer |= self._segment(message, maps)
             seconds = time.perf_counter() - began
-            if seeds_ZYX is not None:
-                if self._sent is None or self._sent[0] is not seeds_ZYX:
-                    self._sent = seeds_ZYX, self._save("seeds", message, seeds_ZYX)
-                answer["seeds"] = self._sent[1]
         except (ValueError, OSError, MemoryError) as error:
             reason = str(error) or "not enough memory"
             return {**answer, "error": f"the maps cannot be segmented: {reason}"}
@@ -154,8 +150,8 @@ class _Server:
 
     def _segment(
         self, message: dict[str, Any], maps: NDArray[np.uint8] | None
-    ) -> tuple[str, NDArray[np.int32] | None]:
-        """Return the file of a box's instances, and its seeds where they are wanted."""
+    ) -> dict[str, str]:
+        """Return the files of a box's instances, and of its seeds where wanted."""
         box = Box(tuple(message["start"]), tuple(message["stop"]))
         if maps is None or self.arrays is None:
             raise ValueError(self._unreadable or "none are loaded")
@@ -163,12 +159,16 @@ class _Server:
         follower = self._follower(message["lane"], maps, box)
         if message["lane"] == "slices":
             labels_ZYX = self._rename(follower.segment(config), box)
-            return self._save("labels", message, labels_ZYX), None
+            return {"labels": self._save("labels", message, labels_ZYX)}
         file, labels_ZYX = self.arrays.take(box.shape)
         try:
             self._newest = box, follower.segment(config, labels_ZYX)
-            is_wanted = message.get("seeds", True)
-            return file, follower.find_seeds(config) if is_wanted else None
+            if not message.get("seeds", True):
+                return {"labels": file}
+            seeds_ZYX = follower.find_seeds(config)
+            if self._sent is None or self._sent[0] is not seeds_ZYX:
+                self._sent = seeds_ZYX, self._save("seeds", message, seeds_ZYX)
+            return {"labels": file, "seeds": self._sent[1]}
         except BaseException:
             self.arrays.let_go.put(file)
             raise
