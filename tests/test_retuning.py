@@ -12,7 +12,7 @@ import pytest
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
 from napari_volseg.instances import find_seeds, segment
-from napari_volseg.retuning import Failed, Retuned, Retuner, serve
+from napari_volseg.retuning import Failed, Retuned, Retuner, files, serve
 from napari_volseg.retuning.server import _Server, name_alike
 from napari_volseg.sample_data import make_sample
 from napari_volseg.targets import make_targets
@@ -236,8 +236,7 @@ def test_without_room_for_an_answer_it_says_so(maps, tmp_path, monkeypatch):
 
     np.save(tmp_path / "maps.npy", maps)
     monkeypatch.setattr(np, "save", full)
-    if hasattr(os, "posix_fallocate"):
-        monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(files, "reserve", full)
     lines = [
         {"folder": str(tmp_path)},
         {"maps": "maps.npy"},
@@ -264,6 +263,18 @@ def test_what_is_looked_at_never_changes_and_the_rest_is_used_again(maps, retune
     np.testing.assert_array_equal(part, segment(maps, configs[0])[2:5])
     # Those looked at first and last, and the one before that is free again.
     assert len(list(retuner._folder.glob("shared-*"))) == 3
+
+
+@pytest.mark.parametrize("is_reserved_by_the_system", [True, False])
+def test_what_is_written_is_what_others_map(
+    is_reserved_by_the_system, tmp_path, monkeypatch
+):
+    if not is_reserved_by_the_system:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    name, array = files.SharedArrays(tmp_path).take((3, 4, 5))
+    array[:] = np.arange(60).reshape(3, 4, 5)
+
+    np.testing.assert_array_equal(np.load(tmp_path / name), array)
 
 
 def test_files_of_another_size_go(maps, retuner):

@@ -163,7 +163,7 @@ def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scratch, "_reserve", full)
+    monkeypatch.setattr(scratch, "reserve", full)
     with pytest.raises(DataError, match="has no room"):
         new_array((1000,), np.uint8, tmp_path)
 

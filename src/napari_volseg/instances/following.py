@@ -87,7 +87,11 @@ class Follower:
         seeds_ZYX, n_seeds = self._find(config)
         if self._numbered is None or self._numbered[0] is not seeds_ZYX:
             self._numbered = None  # so that its memory is free before more is taken
-            numbers = raster_numbers(seeds_ZYX, n_seeds, self._threads)
+            flooded = self._flooded
+            if flooded is not None and flooded.seeds_ZYX is seeds_ZYX:
+                numbers = flooded.numbers
+            else:
+                numbers = raster_numbers(seeds_ZYX, n_seeds, self._threads)
             out_ZYX = np.empty_like(seeds_ZYX)
             take_ids(seeds_ZYX, numbers, out_ZYX, self._threads)
             self._numbered = seeds_ZYX, out_ZYX

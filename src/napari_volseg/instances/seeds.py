@@ -46,7 +46,7 @@ __all__ = [
 
 
 _LARGEST_TILE = 1 << 22
-"""Voxels; more take much memory for a moment, and gain little."""
+"""Voxels; more gained nothing."""
 
 
 def find_seeds(
@@ -146,7 +146,7 @@ def _large_tile(box: Box, threads: int) -> Size:
     """Return the edges of large tiles, of which every thread still has two or more.
 
     The fewer tiles, the less is left to join at their faces, again for each seed depth
-    and distance. Small ones are faster to draw only.
+    and distance.
     """
     tile = TILE
     while prod(tile) < _LARGEST_TILE:

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from napari_volseg.errors import DataError
 
-__all__ = ["new_array"]
+__all__ = ["new_array", "reserve"]
 
 _BLOCK = 2**24
 
@@ -48,7 +48,7 @@ def new_array(
     size = prod(shape) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
-            _reserve(file, size)
+            reserve(file, size)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
                 raise
@@ -59,10 +59,18 @@ def new_array(
     return mapped
 
 
-def _reserve(file: IO[bytes], size: int) -> None:
-    """Take the room now: a full disk met through a mapping kills the process."""
+def reserve(file: IO[bytes], size: int) -> None:
+    """Take the room for so many zeros from where the file stands.
+
+    A full disk that is met later, through a mapping, kills the process.
+
+    Raises
+    ------
+    OSError
+        If there is no such room.
+    """
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
+        os.posix_fallocate(file.fileno(), file.tell(), size)
         return
     zeros = bytes(min(_BLOCK, size))
     for start in range(0, size, _BLOCK):

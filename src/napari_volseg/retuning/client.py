@@ -42,7 +42,7 @@ class Retuned:
     seeds_ZYX: NDArray[np.int32]
     """Empty where they were not asked for."""
     seconds: float
-    """What the segmentation took."""
+    """What it took to segment, and to write the answer."""
     lane: Lane = "box"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_volseg.geometry import Size
+from napari_volseg.io.scratch import reserve
 
 __all__ = ["SharedArrays"]
 
@@ -65,15 +65,8 @@ class SharedArrays:
 
 
 def _make(path: Path, shape: Size) -> NDArray[np.int32]:
-    """Return the array in a new file whose room is set aside.
-
-    Without that, a disk that fills up while the array is written ends the process.
-    """
-    if hasattr(os, "posix_fallocate"):
-        array = np.lib.format.open_memmap(path, "w+", np.dtype(np.int32), shape)
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    else:
-        np.save(path, np.zeros(shape, np.int32))
-        array = np.load(path, mmap_mode="r+")
+    array = np.lib.format.open_memmap(path, "w+", np.dtype(np.int32), shape)
+    with path.open("r+b") as file:
+        file.seek(array.offset)
+        reserve(file, array.nbytes)
     return np.asarray(array)
