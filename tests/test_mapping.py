@@ -224,6 +224,26 @@ def test_another_image_makes_old_blocks_void(model, image, folder, rng):
     assert any("the image has changed" in m for m in notices)
 
 
+def test_another_mask_makes_old_blocks_void(model, image, folder):
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[:9, :40, 5:30] = 3
+    list(_predict(model, image, folder, mask_ZYX=mask))
+    old = _read(folder)
+
+    same = list(_predict(model, image, folder, mask_ZYX=mask > 0, resume=True))
+    assert not any("has changed" in e.message for e in same if isinstance(e, Notice))
+    other = list(_predict(model, image, folder, mask_ZYX=mask == 0, resume=True))
+    assert any(
+        "the mask has changed" in e.message for e in other if isinstance(e, Notice)
+    )
+
+    new = _read(folder)
+    assert old[:, mask > 0].any()
+    assert not old[:, mask == 0].any()
+    assert new[:, mask == 0].any()
+    assert not new[:, mask > 0].any()
+
+
 def test_finished_blocks_are_not_overwritten_unless_resumed(model, image, folder):
     list(_predict(model, image, folder))
     with pytest.raises(DataError, match=r"predicted blocks already: resume it"):

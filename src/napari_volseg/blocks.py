@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
+from zlib import crc32
+
+import numpy as np
 
 from napari_volseg.geometry import Box, Size
 from napari_volseg.io import writing
+from napari_volseg.volume import ArrayLike, reading
 
-__all__ = ["BLOCK", "BlockGrid", "Ledger", "choose_tile"]
+__all__ = ["BLOCK", "BlockGrid", "Ledger", "choose_tile", "hash_mask"]
 
 BLOCK: Size = (64, 256, 256)
 """Voxels of a block, three maps each: 12.6 MB before compression."""
@@ -193,3 +197,19 @@ def choose_tile(
         fitting,
         key=lambda t: (costs[0][t[0] - 1] * costs[1][t[1] - 1], memory(size(t))),
     )
+
+
+def hash_mask(mask_ZYX: ArrayLike, grid: BlockGrid) -> int:
+    """Return a number that changes with the voxels in which a mask is non-zero.
+
+    Raises
+    ------
+    DataError
+        If the mask cannot be read.
+    """
+    number = 0
+    for block_id in range(grid.n_blocks):
+        with reading("the mask of where to predict"):
+            part_ZYX = np.asarray(mask_ZYX[grid.box(block_id).slices]) != 0
+        number = crc32(np.packbits(part_ZYX).tobytes(), number)
+    return number

@@ -21,7 +21,7 @@ import zarr
 from numpy.typing import NDArray
 from torch import nn
 
-from napari_volseg.blocks import BLOCK, BlockGrid, Ledger, choose_tile
+from napari_volseg.blocks import BLOCK, BlockGrid, Ledger, choose_tile, hash_mask
 from napari_volseg.checkpoint import Model, load_model
 from napari_volseg.config import InferenceConfig
 from napari_volseg.errors import DataError
@@ -207,7 +207,7 @@ def prepare_maps(
         "overlap": inference.overlap,
         "flips": inference.flips,
         "skip_below": inference.skip_below,
-        "masked": mask_ZYX is not None,
+        "mask": None if mask_ZYX is None else hash_mask(mask_ZYX, grid),
         "block": list(grid.block),
     }
     notes: tuple[str, ...] = ()
@@ -383,7 +383,7 @@ def _changed(old: dict[str, Any] | None, new: dict[str, Any]) -> str:
         "shape": "the image has changed",
         "dtype": "the image has changed",
         "range": "the image has changed",
-        "masked": "the mask has changed",
+        "mask": "the mask has changed",
     }
     for key in new:
         if old.get(key) != new[key]:

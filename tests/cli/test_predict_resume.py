@@ -104,6 +104,42 @@ def test_a_kill_in_the_middle_of_the_clean_up_keeps_the_output(
     assert sorted(os.listdir()) == ["em.h5", "model.safetensors", "out.h5"]
 
 
+@pytest.mark.parametrize("n_moved", range(5))
+def test_a_kill_while_a_zarr_output_is_made_costs_nothing(
+    em, model, monkeypatch, capsys, n_moved
+):
+    ask = ["predict", str(model), "em.h5:raw", "-o", "out.zarr"]
+    remove, replace = command._remove, os.replace
+    moved = []
+
+    def move(source, target):
+        if "output.zarr" in (Path(source).name, Path(target).parent.name):
+            if len(moved) == n_moved:
+                raise Killed
+            moved.append(source)
+        return replace(source, target)
+
+    def clean_up(place):
+        if moved:
+            raise Killed
+        remove(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", move)
+        patch.setattr(os, "replace", move)
+        patch.setattr(command, "_remove", clean_up)
+        with pytest.raises(Killed):
+            main(ask)
+    assert len(moved) == n_moved
+    assert Path("out.zarr").exists() == (n_moved == 4)
+    capsys.readouterr()
+
+    assert main([*ask, "--resume"]) == 0
+
+    assert sorted(os.listdir()) == ["em.h5", "model.safetensors", "out.zarr"]
+    assert main(["segment", "out.zarr", "instances.mask=0.6"]) == 0
+
+
 def write_mask(name, shape, stop):
     mask = np.zeros(shape, np.uint8)
     mask[:stop] = 7

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,28 @@ from napari_volseg.io import (
     atomic_path,
     open_volume,
     write_hdf5,
+    write_json,
     write_volume_zarr,
+    writing,
 )
 from napari_volseg.io.hdf5_writing import add_dataset
 from napari_volseg.volume import ArrayLike, Volume, VoxelSize
 
 __all__ = [
     "check_output",
+    "is_handed_over",
     "read_maps",
     "read_thresholds",
     "replace_instances",
+    "take_back",
     "write_maps_file",
 ]
 
 _ATTRIBUTE = "volseg"
 _HDF5 = {".h5", ".hdf5"}
+_GROUP = "output.zarr"
+"""Folder in a job where its arrays become a Zarr group."""
+_ARRAYS = ("maps", "instances")
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -150,13 +158,29 @@ def replace_instances(
 
 
 def _write_zarr(path: Path, job: Path, facts: dict[str, Any]) -> None:
-    with tempfile.TemporaryDirectory(prefix=".volseg-", dir=path.parent) as place:
-        group = Path(place) / path.name
-        group.mkdir()
-        for name in ("maps", "instances"):
-            shutil.move(job / f"{name}.zarr", group / name)
+    group = job / _GROUP
+    with writing(group):
+        group.mkdir(mode=0o700, exist_ok=True)
         _write_group(group, facts)
-        _swap(group, path, Path(place) / "old")
+        for name in _ARRAYS:
+            (job / f"{name}.zarr").rename(group / name)
+        with tempfile.TemporaryDirectory(prefix=".volseg-", dir=path.parent) as place:
+            _swap(group, path, Path(place) / "old")
+
+
+def take_back(job: Path) -> None:
+    """Give a job its arrays back when `write_maps_file` was killed or failed."""
+    group = job / _GROUP
+    for name in _ARRAYS:
+        with writing(group), suppress(FileNotFoundError):
+            (group / name).rename(job / f"{name}.zarr")
+    shutil.rmtree(group, ignore_errors=True)
+
+
+def is_handed_over(job: Path) -> bool:
+    """Return whether the arrays of a finished job have become the output."""
+    is_prepared = (job / "blocks" / "plan.json").is_file()
+    return is_prepared and not any((job / n).exists() for n in ("maps.zarr", _GROUP))
 
 
 def _replace_in_zarr(
@@ -176,8 +200,6 @@ def _replace_in_zarr(
 
 
 def _write_group(group: Path, facts: dict[str, Any]) -> None:
-    from napari_volseg.io import write_json
-
     node = {
         "zarr_format": 3,
         "node_type": "group",

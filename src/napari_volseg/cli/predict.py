@@ -16,7 +16,12 @@ from typing import Any
 import numpy as np
 
 from napari_volseg.cli.job import run_in_terminal
-from napari_volseg.cli.maps_file import check_output, write_maps_file
+from napari_volseg.cli.maps_file import (
+    check_output,
+    is_handed_over,
+    take_back,
+    write_maps_file,
+)
 from napari_volseg.cli.models import SECTIONS, find_model, model_settings
 from napari_volseg.cli.options import (
     Commands,
@@ -157,6 +162,7 @@ def _predict(
     try:
         job = old or _create(request, image, args)
         if old is not None:
+            take_back(old)
             _refuse_other(old, request, image, args.mask)
             begin_session(old, resume=True)
         finished, code = run_in_terminal(
@@ -221,7 +227,9 @@ def _remove(place: Path) -> None:
 
 
 def _remove_leftovers(place: Path) -> None:
-    """Remove job folders of which a process was killed while it removed them."""
+    """Remove job folders that a process was killed in removing, or before it."""
+    if any(is_handed_over(r.parent) for r in place.glob("*/request.json")):
+        _remove(place)
     for gone in place.parent.glob(f".volseg-{'?' * 16}-{glob.escape(place.name)}"):
         shutil.rmtree(gone, ignore_errors=True)
 
