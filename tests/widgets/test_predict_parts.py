@@ -319,7 +319,8 @@ def test_ready_boxes_are_read_into_memory(tmp_path: Path) -> None:
 
 def test_a_removed_arriving_layer_is_not_brought_back(viewer: Any, layer: Any) -> None:
     stream = MapStream(viewer, placement(layer), "em")
-    stream._add(np.zeros((3, 4, 6, 8), np.uint8))
+    stream._begin(np.zeros((3, 4, 6, 8), np.uint8))
+    stream._add()
     viewer.layers.remove("em · arriving mask")
     settled = stream.settle({"prediction": "x"})
     assert set(settled) == {"boundary", "distance"}

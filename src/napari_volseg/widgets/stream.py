@@ -22,6 +22,7 @@ __all__ = ["MapStream"]
 _IN_MEMORY = 512 * 2**20
 """Bytes of maps up to which they are held in memory; larger ones stay in their file."""
 _REFRESH_MS = 1000
+_STEP_MS = 20
 _FIRST = "boundary"
 """The map that is shown while the others fill up unseen."""
 
@@ -42,6 +43,7 @@ class MapStream(QObject):
         self._place = place
         self._image = image
         self._start = start
+        self._state = "arriving "
         self._maps: Any = None
         self._ready: list[Box] = []
         self._is_reading = False
@@ -51,6 +53,10 @@ class MapStream(QObject):
         self._timer.setSingleShot(True)
         self._timer.setInterval(_REFRESH_MS)
         self._timer.timeout.connect(self._read)
+        self._missing: list[tuple[int, str]] = []
+        self._adding = QTimer(self)
+        self._adding.setInterval(_STEP_MS)
+        self._adding.timeout.connect(self._add)
 
     def follow(self, job: Job) -> None:
         """Show what a job finishes from now on."""
@@ -71,6 +77,9 @@ class MapStream(QObject):
         Whoever delivers them can then decide by `layers` what is still to be made.
         """
         self._timer.stop()
+        self._adding.stop()
+        for _ in range(len(self._missing)):
+            self._add()
         self._ready = []
         self._is_over = True
 
@@ -105,6 +114,7 @@ class MapStream(QObject):
         return self._maps
 
     def _name(self, what: str) -> None:
+        self._state = what
         for role, layer in self.layers.items():
             wanted = f"{self._image} · {what}{role}"
             if layer.name != wanted:
@@ -137,21 +147,29 @@ class MapStream(QObject):
         if job is None or job.window_is_gone or self._is_over:
             return
         if self._maps is None:
-            self._maps = maps
-            self._add(maps)
+            self._begin(maps)
         for layer in self.layers.values():
             if layer.visible:
                 layer.refresh()
 
-    def _add(self, maps: Any) -> None:
-        prefix = f"{self._image} · arriving "
-        for channel, role in enumerate(MAPS):
-            layer = make_map(
-                role, maps[channel], self._place, prefix, {}, start=self._start
-            )
-            add_beside(self._viewer, layer)
-            layer.visible = role == _FIRST
-            self.layers[role] = layer
+    def _begin(self, maps: Any) -> None:
+        self._maps = maps
+        self._missing = list(enumerate(MAPS))
+        self._adding.start()
+
+    def _add(self) -> None:
+        """Add one layer at a time, so that napari answers in between."""
+        is_gone = self._job is not None and self._job.window_is_gone
+        if is_gone or not self._missing:
+            self._adding.stop()
+            return
+        channel, role = self._missing.pop(0)
+        prefix = f"{self._image} · {self._state}"
+        map_ZYX = self._maps[channel]
+        layer = make_map(role, map_ZYX, self._place, prefix, {}, start=self._start)
+        add_beside(self._viewer, layer)
+        layer.visible = role == _FIRST
+        self.layers[role] = layer
 
 
 def boxes_of(numbers: tuple[int, ...]) -> list[Box]:
