@@ -133,6 +133,36 @@ def test_what_counts_is_shown_in_a_layer_of_ours(
     assert np.array_equal(labels.data, before)
 
 
+def test_what_counts_lies_where_the_image_is_moved(
+    viewer: Any, panel: AnnotationPanel, qtbot: Any
+) -> None:
+    wait_for(qtbot, panel, "2 instances")
+    panel.shown.click()
+    (layer,) = shown(viewer)
+    for name in ("em", "mine"):
+        viewer.layers[name].scale = (60, 16, 16)
+        viewer.layers[name].translate = (30, 0, 8)
+    qtbot.waitUntil(lambda: tuple(layer.scale) == (60, 16, 16), timeout=60_000)
+    assert shown(viewer) == [layer]
+    assert np.allclose(layer.translate, (30, 0, 8))
+
+
+def test_two_pairs_of_one_image_are_shown_and_taken_away(
+    viewer: Any, labels: Labels, panel: AnnotationPanel, qtbot: Any
+) -> None:
+    viewer.add_labels(labels.data.copy(), name="others", **PLACE)
+    panel._pairs.add_pair()
+    row = panel._pairs.rows[1]
+    row.image.set_layer(viewer.layers["em"])
+    row.labels.set_layer(viewer.layers["others"])
+    wait_for(qtbot, panel, "2 instances")
+    for _ in range(2):
+        panel.shown.click()
+        assert len(shown(viewer)) == 2
+        panel.shown.click()
+        assert not shown(viewer)
+
+
 def test_taking_the_layer_away_unchecks_the_button(
     viewer: Any, panel: AnnotationPanel, qtbot: Any
 ) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.layers._layer_actions import _duplicate_layer
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box
 from napari_volseg.io import write_hdf5
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.inspect import InspectWidget
-from napari_volseg.widgets.layers import placement
+from napari_volseg.widgets.layers import placement, plain
 from napari_volseg.widgets.outputs import add_instances, add_maps
 from napari_volseg.widgets.predictions import box_around, view_box
 from napari_volseg.widgets.profilepart import LINE_NAME
@@ -85,6 +86,24 @@ def test_a_corrected_layer_is_never_replaced(
     inspect_dock.thresholds.controls["seed_distance"].setValue(0.7)
     qtbot.waitUntil(lambda: "out · instances [2]" in viewer.layers, timeout=TIMEOUT)
     assert np.array_equal(layer.data, before)
+
+
+def test_a_duplicate_is_the_users_own(
+    viewer: Any, inspect_dock: InspectWidget, qtbot: Any
+) -> None:
+    layer = viewer.layers["out · instances"]
+    viewer.layers.selection = {layer}
+    _duplicate_layer(plain(viewer.layers))
+    copy = viewer.layers["out · instances copy"]
+    copy.paint((4, 3, 3), 77)
+    before = copy.data.copy()
+    assert (before == 77).any()
+
+    inspect_dock.thresholds.controls["seed_distance"].setValue(0.7)
+    qtbot.waitUntil(lambda: "1 instance" in inspect_dock.count.text(), timeout=TIMEOUT)
+
+    assert np.array_equal(copy.data, before)
+    assert layer.data.max() == 1
 
 
 def test_profile_along_a_line(

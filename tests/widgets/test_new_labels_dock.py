@@ -97,6 +97,29 @@ def test_what_is_painted_meanwhile_reaches_the_training(
     assert np.array_equal(read_labels(f"{folder}/data/r003/000.h5:labels"), before)
 
 
+def test_labels_that_say_what_counts_go_on_saying_it(
+    viewer: Any, add_pair: Callable[..., Any], start: Any, qtbot: Any
+) -> None:
+    """Corrections hold an id for background; nothing else of them is known."""
+    _, labels = add_pair(viewer)
+    labels.data[:4] = np.where(labels.data[:4] == 0, 99, labels.data[:4])
+    labels.data[4:] = 0
+    labels.metadata["napari-volseg"] = {"background_id": 99}
+    dock = start()
+    folder = folder_of(dock)
+    known = read_mask(f"{folder}/data/000.h5:annotated")
+    assert known[:4].all()
+    assert not known[4:].any()
+
+    labels.data_setitem((np.array([6]), np.array([8]), np.array([8])), 3)
+    assert use(dock, qtbot) == "Revision 2 is handed in."
+
+    counts = read_mask(f"{folder}/data/r002/000.h5:annotated")
+    assert counts.sum() == known.sum() + 1
+    assert counts[6, 8, 8]
+    assert 99 not in read_labels(f"{folder}/data/r002/000.h5:labels")
+
+
 def test_every_some_minutes_by_itself(viewer: Any, start: Any, qtbot: Any) -> None:
     dock = start()
     panel = dock.new_labels

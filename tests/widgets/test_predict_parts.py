@@ -73,6 +73,22 @@ def test_a_drawn_box_takes_slices_on_either_side(viewer: Any, layer: Any) -> Non
     assert box == Box((3, 3, 4), (8, 14, 15))
 
 
+@pytest.mark.parametrize("where", ["selection box", "current view"])
+def test_a_plane_is_refused_wherever_it_is_predicted(
+    viewer: Any, open_predict: Any, add_model: Any, where: str
+) -> None:
+    add_model()
+    viewer.add_image(np.zeros((20, 30, 40), np.uint8), name="em", scale=VOXEL_SIZE)
+    rectangle(viewer)
+    dock = open_predict()
+    dock.where.where.setCurrentText(where)
+    assert dock.predict.isEnabled()
+    viewer.add_image(np.zeros((30, 40), np.uint8), name="photo")
+    dock.image.set_layer(viewer.layers["photo"])
+    assert not dock.predict.isEnabled()
+    assert "'photo' has 2 axes" in dock.predict.toolTip()
+
+
 def test_a_box_is_cut_at_the_image(viewer: Any, layer: Any) -> None:
     assert drawn_box(rectangle(viewer, z=1), layer, 50).start == (0, 3, 4)
     assert drawn_box(rectangle(viewer, z=1), layer, 50).stop == (20, 14, 15)
@@ -247,6 +263,8 @@ def test_each_time_point_becomes_one_layer_with_time(
     assert np.array_equal(np.asarray(found.data)[:, 0, 0, 0], [1, 2, 3])
     assert tuple(found.axis_labels) == ("t", "z", "y", "x")
     assert np.allclose(found.scale, image.scale)
+    assert not dock.inspect.isVisibleTo(dock)
+    assert "predict <i>the one shown</i>" in dock.next.text()
 
 
 def test_a_layer_remembers_its_model_and_settings(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_volseg.config import load_config
+from napari_volseg.config import build_config, load_config
 from napari_volseg.io import read_labels
 from napari_volseg.runs import (
     TrainingPair,
@@ -25,7 +25,8 @@ from napari_volseg.runs import (
 )
 from napari_volseg.sample_data import make_sample
 from napari_volseg.widgets.job import running_job
-from napari_volseg.widgets.preview import BOX_NAME
+from napari_volseg.widgets.preview import BOX_NAME, LivePreview
+from napari_volseg.widgets.snapshots import Annotated
 from napari_volseg.widgets.train import TrainWidget
 
 STARTED = "say('Started', job='train', device='cpu', total=10)\n"
@@ -344,6 +345,73 @@ def test_the_preview_is_updated_in_place_and_follows_the_box(
     assert all(viewer.layers[name] == layer for name, layer in layers.items())
     dock.view.stop.click()
     qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
+
+
+def test_the_box_lies_around_the_preview_of_a_transformed_image(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    play: Callable[[str], None],
+) -> None:
+    play(PREVIEW + STARTED + "preview(1, [4, 8, 8], [12, 40, 40])\n" + UNTIL_STOP)
+    affine = np.eye(4)
+    affine[1:3, 3] = 80, -40
+    affine[1, 2] = 0.25
+    image, _ = add_pair(viewer, affine=affine, shear=(0, 0, 0.1))
+    dock.start()
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
+    box = viewer.layers[BOX_NAME]
+    corner = image.data_to_world((4, 7.5, 7.5))
+    assert np.allclose(box.data_to_world(box.data[0][0]), corner[1:])
+    preview = dock.findChild(LivePreview)
+    assert preview.box() == (0, (4, 8, 8), (12, 40, 40))
+    dock.view.stop.click()
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
+
+
+def test_what_is_painted_on_a_preview_stays(
+    viewer: Any,
+    dock: TrainWidget,
+    add_pair: Callable[..., Any],
+    qtbot: Any,
+    play: Callable[[str], None],
+) -> None:
+    play(
+        PREVIEW
+        + STARTED
+        + "box = [4, 8, 8], [12, 40, 40]\npreview(1, *box)\n"
+        + "while not asked().get('pause'): time.sleep(0.02)\n"
+        + "preview(2, *box)\npreview(3, *box)\n"
+        + UNTIL_STOP
+    )
+    add_pair(viewer)
+    dock.start()
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
+    mine = viewer.layers["preview: instances"]
+    mine.paint((2, 5, 5), 50)
+    painted = mine.data.copy()
+    dock._job.ask(pause=True)
+    new = lambda: viewer.layers["preview: instances [2]"].data.max()  # noqa: E731
+    qtbot.waitUntil(
+        lambda: "preview: instances [2]" in viewer.layers and new() == 3,
+        timeout=60_000,
+    )
+    assert (painted == 50).any()
+    assert np.array_equal(mine.data, painted)
+    assert len([n for n in viewer.layers if n.name.startswith("preview")]) == 5
+    dock.view.stop.click()
+    qtbot.waitUntil(lambda: is_idle(dock), timeout=60_000)
+
+
+def test_settings_of_a_run_choose_what_counts(dock: TrainWidget) -> None:
+    chooser = dock.annotation.chooser
+    data = {"annotated": "painted_voxels", "background_id": 99}
+    dock.use_settings(build_config({"data": data}), "old")
+    assert chooser.value() == Annotated("painted_voxels", 99)
+    assert "annotated: painted voxels" in dock.message.text()
+    dock.use_settings(build_config({}), "older")
+    assert chooser.value() == Annotated("painted_voxels", 99)
 
 
 def test_a_closed_dock_leaves_the_training_and_a_new_one_finds_it(

@@ -121,6 +121,11 @@ def train_words(
 
 def predicted_words(layers: Sequence[Layer]) -> str:
     """Return the line *What next?* for the layers of a new prediction."""
+    if any(layer.ndim > 3 for layer in layers):
+        return (
+            "What next? Look at the instances. Inspect and Review take one time point "
+            "or channel: predict <i>the one shown</i> for them."
+        )
     for layer in layers:
         if not isinstance(layer, Labels) or "doubt" not in layer.features:
             continue

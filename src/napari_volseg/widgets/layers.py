@@ -25,6 +25,7 @@ __all__ = [
     "image_volume",
     "labels_array",
     "layer_source",
+    "no_volume",
     "placement",
     "plain",
     "voxel_size",
@@ -65,6 +66,17 @@ class Placement:
             "shear": self.shear,
             "affine": self.affine,
             "units": self.units,
+        }
+
+    def plane_options(self) -> dict[str, Any]:
+        """Return the keywords that place a layer of the last two axes alone."""
+        return {
+            "scale": self.scale[-2:],
+            "translate": self.translate[-2:],
+            "rotate": self.rotate[-2:, -2:],
+            "shear": self.shear[-1:],
+            "affine": self.affine[-3:, -3:],
+            "units": self.units[-2:],
         }
 
     def differences(self, other: Placement) -> list[str]:
@@ -159,11 +171,16 @@ def image_volume(layer: Image) -> Volume:
     elif data.ndim == 4:
         _check_channels(layer, data.shape)
     elif data.ndim != 3:
-        raise DataError(
-            f"the layer '{name}' has {data.ndim} axes {tuple(data.shape)}: a volume "
-            "has three (z, y, x), or four with channels first"
-        )
+        raise no_volume(layer, data.shape)
     return Volume(data, voxel_size(layer), name)
+
+
+def no_volume(layer: Image, shape: Sequence[int]) -> DataError:
+    """Return what to raise for an image that has too few or too many axes."""
+    return DataError(
+        f"the layer '{layer.name}' has {len(shape)} axes {tuple(shape)}: a volume "
+        "has three (z, y, x), or four with channels first"
+    )
 
 
 def labels_array(layer: Labels) -> Any:

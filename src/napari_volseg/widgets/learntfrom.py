@@ -19,7 +19,12 @@ from napari_volseg.volume import Volume
 from napari_volseg.widgets.layers import check_aligned, labels_array, plain, voxel_size
 from napari_volseg.widgets.outputs import role_of
 from napari_volseg.widgets.regions import Region, capture_region
-from napari_volseg.widgets.snapshots import COPY_AT_ONCE, Annotated, PairSnapshot
+from napari_volseg.widgets.snapshots import (
+    COPY_AT_ONCE,
+    Annotated,
+    PairSnapshot,
+    own_rule,
+)
 
 __all__ = ["LearntFrom", "layers_of_run"]
 
@@ -32,7 +37,7 @@ class LearntFrom:
     images, labels
         One of each for every pair; None where the layer is not known.
     annotated
-        How the labels count.
+        How labels count whose layer does not say it itself.
     keeps_region
         Whether they count where they did when they were handed in last, because the
         region layer is not known.
@@ -101,6 +106,7 @@ class LearntFrom:
                 if name
                 else "no labels are chosen: choose the layer that holds them"
             )
+        annotated = own_rule(layer) or annotated
         data = labels_array(layer)
         image = _alive(self._images[pair], viewer)
         if image is not None:

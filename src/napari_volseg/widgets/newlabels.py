@@ -182,7 +182,9 @@ def _hand_in(
             known = newest_annotated(folder)
             labels = [
                 NewLabels(new.labels_ZYX, mask)
-                for new, mask in zip(labels, known, strict=True)
+                if snapshot.annotated.rule == "everywhere"
+                else new
+                for new, mask, snapshot in zip(labels, known, snapshots, strict=True)
             ]
         before = newest_revision(folder)
         revision = add_revision(folder, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
@@ -20,8 +21,11 @@ __all__ = [
     "add_maps",
     "free_name",
     "is_helper",
+    "is_ours",
     "make_instances",
     "make_map",
+    "mark_edited",
+    "move",
     "role_of",
 ]
 
@@ -31,6 +35,8 @@ MAPS: Mapping[str, dict[str, Any]] = {
     "distance": {"colormap": "viridis", "blending": "additive", "visible": False},
 }
 """The three channels and how they look."""
+
+_made: WeakSet[Labels] = WeakSet()
 
 
 def add_maps(
@@ -134,7 +140,8 @@ def make_instances(
         visible=visible,
         **place.layer_options(start),
     )
-    labels.events.paint.connect(_mark_edited)
+    labels.events.paint.connect(mark_edited)
+    _made.add(labels)
     return labels
 
 
@@ -159,7 +166,29 @@ def add_beside(viewer: Any, layer: Layer) -> None:
         selection.update(selected)
 
 
-def _mark_edited(event: Any) -> None:
+def is_ours(labels: Labels) -> bool:
+    """Whether instances are in the layer that they were delivered in.
+
+    A duplicate says the same of where it comes from, but is the user's own.
+    """
+    return plain(labels) in _made
+
+
+def move(layer: Layer, options: Mapping[str, Any]) -> None:
+    """Place a layer of ours anew; what is right already is not touched."""
+    for name, value in options.items():
+        if not _equal(getattr(layer, name), value):
+            setattr(layer, name, value)
+
+
+def _equal(old: Any, new: Any) -> bool:
+    if isinstance(new, tuple):
+        return tuple(str(value) for value in old) == new
+    old = getattr(old, "affine_matrix", old)
+    return np.shape(old) == np.shape(new) and bool(np.allclose(old, new))
+
+
+def mark_edited(event: Any) -> None:
     """Note that the user corrected a layer, so that it is never replaced."""
     event.source.metadata[METADATA_KEY]["edited"] = True
 

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_volseg.config import DataConfig
 from napari_volseg.errors import DataError
 from napari_volseg.runs.pairs import Role
 from napari_volseg.widgets.combos import LayerCombo, fit_narrow
@@ -269,6 +270,15 @@ class AnnotatedChooser(QWidget):
                 "annotated"
             )
         return Annotated("everywhere", 0, region, self.slices.currentIndex() == 1)
+
+    def take(self, data: DataConfig) -> None:
+        """Choose the rule of some settings, where they have one.
+
+        "everywhere" is none: runs that learnt inside a region say so too.
+        """
+        if data.annotated != "everywhere":
+            self.rule.setCurrentIndex(self.rule.findData(data.annotated))
+            self.background.setValue(data.background_id)
 
     def _note_region(self, index: int) -> None:
         self._is_region_chosen = True

@@ -16,6 +16,7 @@ from napari_volseg.volume import Volume
 from napari_volseg.widgets.layers import (
     image_volume,
     layer_source,
+    no_volume,
     plain,
     voxel_size,
 )
@@ -188,6 +189,8 @@ def _whole(volume: Volume) -> Box:
 def _shape(layer: Image) -> Size:
     data = layer.data[0] if layer.multiscale else layer.data
     shape = data.shape[:-1] if layer.rgb else data.shape
+    if len(shape) < 3:
+        raise no_volume(layer, shape)
     z, y, x = (int(n) for n in shape[-3:])
     return z, y, x
 

@@ -367,7 +367,7 @@ class PredictWidget(QWidget):
         self._tidy()
 
     def _show_result(self, layers: list[Any]) -> None:
-        self.inspect.show()
+        self.inspect.setVisible(all(layer.ndim == 3 for layer in layers))
         self.next.setText(predicted_words(layers))
 
     def _open_inspect(self) -> None:

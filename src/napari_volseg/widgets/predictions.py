@@ -20,7 +20,7 @@ from napari_volseg.models import read_model_info
 from napari_volseg.widgets.combos import fit_narrow
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.layers import METADATA_KEY, plain
-from napari_volseg.widgets.outputs import MAPS
+from napari_volseg.widgets.outputs import MAPS, is_ours
 from napari_volseg.widgets.viewers import camera_of
 
 __all__ = [
@@ -109,7 +109,7 @@ def shown_predictions(viewer: Any) -> list[ShownPrediction]:
             key, ShownPrediction(key, str(origin.get("image", "")), origin.get("model"))
         )
         if origin["role"] in MAPS or (
-            isinstance(layer, Labels) and not origin.get("edited")
+            isinstance(layer, Labels) and is_ours(layer) and not origin.get("edited")
         ):
             shown.layers[origin["role"]] = layer
     whole = [each for each in found.values() if MAPS.keys() <= each.layers.keys()]

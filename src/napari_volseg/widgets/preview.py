@@ -17,7 +17,7 @@ from napari_volseg.runs.control import PreviewBox
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.job import Job, Preview
 from napari_volseg.widgets.layers import METADATA_KEY, Placement, placement, plain
-from napari_volseg.widgets.outputs import MAPS, add_beside
+from napari_volseg.widgets.outputs import MAPS, add_beside, mark_edited, move
 
 __all__ = ["BOX_NAME", "LivePreview"]
 
@@ -111,11 +111,9 @@ class LivePreview(QObject):
             self.deleteLater()
 
     def _update(self, role: str, data: Any, options: dict[str, Any]) -> None:
-        layer = self._find(f"{PREFIX}{role}")
+        layer = self._find(role)
         if layer is not None:
-            for name, value in options.items():
-                if not _equal(getattr(layer, name), value):
-                    setattr(layer, name, value)
+            move(layer, options)
             layer.data = data
             return
         options = options | {
@@ -126,15 +124,21 @@ class LivePreview(QObject):
         made: Layer
         if role == "instances":
             made = Labels(data, opacity=0.5, **options)
+            made.events.paint.connect(mark_edited)
         else:
             look = MAPS[role] | {"contrast_limits": (0, 255), "opacity": 0.6}
             made = Image(data, **(look | options))
         add_beside(self._viewer, made)
 
-    def _find(self, name: str) -> Any:
-        """Return our layer of that name, also of an earlier run in this viewer."""
+    def _find(self, role: str) -> Any:
+        """Return our layer of a role, also of an earlier run in this viewer.
+
+        One that was painted on is the user's from then on.
+        """
         for layer in map(plain, self._viewer.layers):
-            if layer.name == name and "preview" in layer.metadata.get(METADATA_KEY, {}):
+            origin = layer.metadata.get(METADATA_KEY, {})
+            is_ours = "preview" in origin and not origin.get("edited")
+            if is_ours and origin["role"] == role:
                 return layer
         return None
 
@@ -143,7 +147,7 @@ class LivePreview(QObject):
         low = np.array([y0, x0]) - 0.5
         high = np.array([y1, x1]) - 0.5
         corners = [low, (low[0], high[1]), high, (high[0], low[1])]
-        layer = self._find(BOX_NAME)
+        layer = self._find("box")
         if layer is not None:  # the user's box of an earlier run stays
             self._follow_rectangle(layer)
             return
@@ -151,10 +155,7 @@ class LivePreview(QObject):
             [np.array(corners)],
             shape_type="rectangle",
             name=BOX_NAME,
-            scale=place.scale[-2:],
-            translate=place.translate[-2:],
-            rotate=place.rotate[-2:, -2:],
-            units=place.units[-2:],
+            **place.plane_options(),
             edge_color="yellow",
             face_color="transparent",
             edge_width=max(0.3, float((high - low).max()) / 300),
@@ -255,10 +256,3 @@ def _shape_ZYX(image: Layer) -> Size:
     shape = (image.data[0] if image.multiscale else image.data).shape
     z, y, x = shape[-4:-1] if image.rgb else shape[-3:]
     return int(z), int(y), int(x)
-
-
-def _equal(old: Any, new: Any) -> bool:
-    if isinstance(new, tuple):
-        return tuple(str(value) for value in old) == new
-    old = getattr(old, "affine_matrix", old)
-    return np.shape(old) == np.shape(new) and bool(np.allclose(old, new))

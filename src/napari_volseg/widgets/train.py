@@ -202,6 +202,7 @@ class TrainWidget(QWidget):
             return
         self.preset.setToolTip(config.description or "Settings to start from")
         self.form.set_value(with_default_device(without_files(config)))
+        self.annotation.chooser.take(config.data)
 
     def _capture(self, *, copy: bool) -> tuple[Config, list[tuple[PairSnapshot, Role]]]:
         annotated = self.annotation.chooser.value()
@@ -327,8 +328,10 @@ class TrainWidget(QWidget):
     def use_settings(self, config: Config, name: str) -> None:
         """Fill the form with the settings of a run; layers stay as they are."""
         self.form.set_value(without_files(config))
+        self.annotation.chooser.take(config.data)
         self.name.setText(name)
-        self.message.show_text(f"These are the settings of '{name}'.")
+        rule = self.annotation.chooser.rule.currentText()
+        self.message.show_text(f"These are the settings of '{name}'; annotated: {rule}")
         self._check()
 
     def _images_of(self, folder: Path | None) -> list[Layer | None]:

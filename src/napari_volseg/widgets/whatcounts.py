@@ -13,7 +13,7 @@ from napari_volseg.counting import GAP, HELD_OUT, LEARNT, WhatCounts
 from napari_volseg.geometry import Box, Size
 from napari_volseg.widgets.layers import METADATA_KEY, placement, plain
 from napari_volseg.widgets.meter import CountedPair
-from napari_volseg.widgets.outputs import add_beside
+from napari_volseg.widgets.outputs import add_beside, move
 
 __all__ = ["LEGEND", "WhatCountsLayers", "view_of"]
 
@@ -35,7 +35,7 @@ class WhatCountsLayers:
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
-        self._layers: dict[str, Labels] = {}
+        self._layers: dict[tuple[int, str], Labels] = {}
 
     def show(
         self,
@@ -44,21 +44,22 @@ class WhatCountsLayers:
         plan: Mapping[str, Any] | None,
     ) -> None:
         """Show what counts of each pair; what is held out once a plan says it."""
-        wanted: dict[str, Labels] = {}
+        wanted: dict[tuple[int, str], Labels] = {}
         for number, (pair, image) in enumerate(zip(pairs, images, strict=False)):
             if image is None:
                 continue
             view = view_of(pair, number, plan)
-            name = f"{image.name} · {ROLE}"
-            layer = self._layers.get(name)
+            key = number, str(image.name)
+            layer = self._layers.get(key)
             if layer is None or not self._is_shown(layer):
-                layer = _make(view, name, image)
+                layer = _make(view, f"{image.name} · {ROLE}", image)
                 add_beside(self._viewer, layer)
             else:
+                move(layer, placement(image).layer_options())
                 layer.data = view
-            wanted[name] = layer
-        for name in self._layers.keys() - wanted.keys():
-            self._take_away(self._layers[name])
+            wanted[key] = layer
+        for key in self._layers.keys() - wanted.keys():
+            self._take_away(self._layers[key])
         self._layers = wanted
 
     def remove(self) -> None:
