@@ -263,6 +263,27 @@ def test_an_image_of_the_command_line_is_the_one_that_is_open(
     assert not viewer.layers["em · corrections"].data[:, :22, :22].any()
 
 
+def test_a_part_of_the_file_that_was_learnt_from_stays_held_out(
+    viewer: Any, runs_dir: Path, tmp_path: Path, qtbot: Any
+) -> None:
+    """The training took a crop on the command line; all of the file is corrected."""
+    labels = make_labels()
+    noise = np.random.default_rng(0).integers(0, 255, SHAPE, np.uint8)
+    write_hdf5(tmp_path / "em.h5", {"raw": noise}, VOXEL_SIZE)
+    source = f"{tmp_path}/em.h5:raw[:,2:,:]"
+    volume = LabelledVolume(open_volume(source), labels[:, 2:], None)
+    run = make_run(runs_dir, [TrainingPair(volume, source)], 0)
+    (image,) = viewer.open(tmp_path / "em.h5", plugin="napari-volseg")
+    dock = review_of(image, viewer, run, qtbot)
+    dock.table.choose([1, 3])
+    dock._say("accepted")
+    click(dock, qtbot)
+    qtbot.waitUntil(lambda: "Train dock has" in dock.message.text(), timeout=60_000)
+    found = viewer.layers["em · corrections"].data
+    assert not found[:, 2:24, :22].any()
+    assert (found[labels == 3] > 0).all()
+
+
 def test_another_file_of_the_same_shape_is_corrected_everywhere(
     viewer: Any, runs_dir: Path, tmp_path: Path, qtbot: Any
 ) -> None:

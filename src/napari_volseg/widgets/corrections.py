@@ -32,6 +32,7 @@ from napari_volseg.widgets.imageofreview import (
     open_images,
     part_layer,
     part_name,
+    shared_boxes,
     whole_volume,
 )
 from napari_volseg.widgets.layers import METADATA_KEY, layer_source, placement
@@ -73,7 +74,7 @@ class _Predicted:
     """The image whose instances are reviewed, and which of its voxels they cover."""
 
     layer: Image
-    shape_ZYX: Size
+    image: Volume
     names: frozenset[str]
     """What it is called, and was called when it was predicted."""
     source: str | None
@@ -116,13 +117,13 @@ def train_on_corrections(
     whole, box = found
     try:
         image = whole if is_whole(whole, box) else part_layer(viewer, whole, box)
-        shape = whole_volume(whole).shape_ZYX
+        volume = whole_volume(whole)
     except DataError as error:
         failed(str(error))
         return
     model = Path(str(origin["model"])) if origin.get("model") else None
     names = frozenset({str(whole.name), str(origin.get("image", whole.name))})
-    predicted = _Predicted(whole, shape, names, layer_source(whole), box)
+    predicted = _Predicted(whole, volume, names, layer_source(whole), box)
     opened = open_images(viewer, whole)
     work = _prepare(reviewing, helper, model, predicted, opened)
 
@@ -184,19 +185,21 @@ def _hidden_from(
     """Return where in the box of a predicted image corrections teach nothing.
 
     The image is known by its voxels, else by its name. Where neither is found, it may
-    be any image of its shape, unless the files of both are known and differ.
+    be any image of its shape, unless the files of both are known and differ. Parts of
+    one file are known by their places in it.
     """
     fits = [
         i
         for i, each in enumerate(learnt)
-        if each.image.shape_ZYX == predicted.shape_ZYX
+        if each.image.shape_ZYX == predicted.image.shape_ZYX
     ]
     same = [i for i in fits if is_it[i]]
     named = [i for i in fits if learnt[i].image.name in predicted.names]
     unknown = [i for i in fits if predicted.source is None or learnt[i].source is None]
-    hidden = [
-        learnt[i].hidden_ZYX[predicted.box.slices] for i in same or named or unknown
-    ]
+    known = same or named or unknown
+    hidden = [learnt[i].hidden_ZYX[predicted.box.slices] for i in known]
+    others = [each for i, each in enumerate(learnt) if i not in known]
+    hidden += [_hidden_in_file(predicted, each) for each in others]
     parts = [
         each.hidden_ZYX
         for each in learnt
@@ -204,6 +207,24 @@ def _hidden_from(
         and each.image.shape_ZYX == predicted.box.shape
     ]
     return hidden + parts
+
+
+def _hidden_in_file(predicted: _Predicted, learnt: _Learnt) -> NDArray[np.bool_]:
+    """Return what is hidden where both are parts of one file."""
+    hidden_ZYX = np.zeros(predicted.box.shape, bool)
+    if predicted.source is not None and learnt.source is not None:
+        shared = shared_boxes(
+            predicted.image,
+            predicted.source,
+            learnt.image,
+            learnt.source,
+            predicted.box,
+        )
+        if shared is not None:
+            here, there = shared
+            index = here.within(predicted.box)
+            hidden_ZYX[index] = learnt.hidden_ZYX[there.slices]
+    return hidden_ZYX
 
 
 def _edit_of(folder: ReviewFolder | None, entry: Any) -> Edit:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels
+from numpy.typing import NDArray
 
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
+from napari_volseg.io import Source, parse_source
 from napari_volseg.volume import Volume
 from napari_volseg.widgets.layers import METADATA_KEY, image_volume, placement, plain
 from napari_volseg.widgets.parts import image_parts
@@ -23,6 +25,7 @@ __all__ = [
     "open_images",
     "part_layer",
     "part_name",
+    "shared_boxes",
     "whole_volume",
 ]
 
@@ -148,6 +151,72 @@ def _is_same(one: Volume, other: Volume) -> bool:
             np.array_equal(one.read(index), other.read(index), equal_nan=True)
             for z in (n_slices // 2, 0, n_slices - 1)
             for index in [(slice(z, z + 1), slice(None), slice(None))]
+        )
+    except DataError:
+        return False
+
+
+def shared_boxes(
+    one: Volume, one_source: str, other: Volume, other_source: str, within: Box
+) -> tuple[Box, Box] | None:
+    """Return what two parts of one stored image have in common.
+
+    Parameters
+    ----------
+    within
+        The box of the first that matters.
+
+    Returns
+    -------
+    tuple or None
+        The same voxels as a box in the first and in the second; None when these are
+        parts of different images, or of different places.
+    """
+    here, there = _place_in_file(one_source), _place_in_file(other_source)
+    if here is None or there is None or not _are_one_array(here[0], there[0]):
+        return None
+    shift = np.subtract(there[1], here[1])
+    start = np.maximum(within.start, shift)
+    stop = np.minimum(within.stop, shift + other.shape_ZYX)
+    if (start >= stop).any():
+        return None
+    boxes = _box(start, stop), _box(start - shift, stop - shift)
+    return boxes if _agree(one, other, *boxes) else None
+
+
+def _place_in_file(source: str) -> tuple[Source, list[int]] | None:
+    """Return the stored array of a source and its first voxel (z, y, x) in that."""
+    parsed = parse_source(source)
+    index = parsed.index or (slice(None),) * 3
+    starts = [
+        item.start or 0
+        for item in index[-3:]
+        if isinstance(item, slice) and item.step in (None, 1)
+    ]
+    is_known = len(starts) == 3 and min(starts) >= 0
+    return (parsed, starts) if is_known else None
+
+
+def _are_one_array(one: Source, other: Source) -> bool:
+    """Return whether sources may be of one array; a dataset need not be named."""
+    datasets = {one.dataset, other.dataset} - {None}
+    return one.path == other.path and len(datasets) < 2
+
+
+def _box(start: NDArray[np.int64], stop: NDArray[np.int64]) -> Box:
+    return Box(tuple(start.tolist()), tuple(stop.tolist()))
+
+
+def _agree(one: Volume, other: Volume, here: Box, there: Box) -> bool:
+    """Return whether the middle slice of two boxes holds the same values."""
+    middle = here.shape[0] // 2
+    slices = [
+        (slice(box.start[0] + middle, box.start[0] + middle + 1), *box.slices[1:])
+        for box in (here, there)
+    ]
+    try:
+        return np.array_equal(
+            one.read(slices[0]), other.read(slices[1]), equal_nan=True
         )
     except DataError:
         return False
