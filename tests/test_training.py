@@ -24,6 +24,7 @@ from napari_volseg.runs import Control, TrainingPair
 from napari_volseg.schedules import Schedule
 from napari_volseg.training import train
 from napari_volseg.validation import HeldOutVoxels
+from napari_volseg.volume import LabelledVolume, Volume
 
 
 @pytest.fixture
@@ -340,3 +341,15 @@ def test_weights_of_another_network_are_refused(run, tmp_path):
         run(begin, "model.filters=[4,12]", folder=tmp_path / "second")
     with pytest.raises(DataError, match="not there"):
         run("model.initial_weights=none.safetensors", folder=tmp_path / "third")
+
+
+def test_a_constant_image_is_told(run, pairs):
+    whole = pairs[0].volume
+    flat = Volume(np.full_like(whole.image.data, 7), whole.image.voxel_size, "flat")
+    events = run(
+        "optimization.max_epochs=1",
+        use=[TrainingPair(LabelledVolume(flat, whole.labels_ZYX), None)],
+    )
+    told = [n.message for n in _of(Notice, events) if "same gray value" in n.message]
+    assert told[0].startswith("The image flat has the same gray value everywhere")
+    assert not any("same gray value" in n.message for n in _of(Notice, run()))

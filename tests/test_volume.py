@@ -165,6 +165,29 @@ def test_a_constant_image_becomes_zero():
     assert not normalise(data, intensity_range(Volume(data), (0.005, 0.995))).any()
 
 
+@pytest.mark.parametrize("share", [0.04, 0.02, 0.001])
+def test_objects_on_an_empty_background_are_seen(rng, share):
+    data = np.zeros((2, 20, 100, 100), np.uint16)
+    n = round(share * data[0].size)
+    data[0].reshape(-1)[:n] = rng.integers(3000, 6000, n)
+    data[1] = rng.integers(0, 1000, data[1].shape)
+    ranges = intensity_range(Volume(data), (0.05, 0.95))
+    seen = normalise(data, ranges)[0]
+    assert (seen[data[0] == 0] == 0).all()
+    assert seen[data[0] > 0].min() > 0.4
+    assert np.ptp(seen[data[0] > 0]) > 0.2
+    # The other channel has the range it always had.
+    np.testing.assert_array_equal(ranges[1], np.quantile(data[1], (0.05, 0.95)))
+
+
+def test_objects_on_the_empty_background_of_a_huge_volume_are_seen():
+    data = _Rising()
+    data.darkest = 970
+    low, high = intensity_range(Volume(data), (0.05, 0.95))[0]
+    assert low == 0
+    assert high > data.darkest
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_voxel_that_is_no_number_is_counted_and_refused(bad):
     data = np.zeros((4, 4, 4), np.float32)
@@ -198,16 +221,16 @@ def test_a_lazy_image_that_cannot_be_copied_names_its_layer(tmp_path):
 
 
 class _Rising:
-    """A volume of any size, each voxel the number of its slice."""
+    """A volume of any size, each voxel the number of its slice, or 0 if that is low."""
 
     shape, dtype, largest = (1000, 30_000, 20_000), np.dtype(np.uint16), 0
+    darkest = 0
 
     def __getitem__(self, key):
         z, y, x = (range(n)[s] for n, s in zip(self.shape, key, strict=True))
         self.largest = max(self.largest, len(z) * len(y) * len(x))
-        return np.broadcast_to(
-            np.array(z, np.uint16)[:, None, None], (len(z), len(y), len(x))
-        )
+        values = np.array([n if n >= self.darkest else 0 for n in z], np.uint16)
+        return np.broadcast_to(values[:, None, None], (len(z), len(y), len(x)))
 
 
 def test_the_range_of_a_huge_volume_comes_from_all_of_its_depth_and_little_of_it():

@@ -109,6 +109,17 @@ class TrainingData:
         """What the images that are learnt from look like."""
         return tuple(volume.intensities for volume in self._volumes)
 
+    @property
+    def notices(self) -> list[str]:
+        """Return what the user should know of the images."""
+        return [
+            f"{_channel_name(volume, channel)} has the same gray value everywhere, so "
+            "nothing can be learnt from it: check that it is the right image."
+            for volume in self._volumes
+            for channel, (low, high) in enumerate(volume.range_C2)
+            if low == high
+        ]
+
     def take(self, revision: int, record: Record) -> tuple[str, bool]:
         """Learn from the labels of a revision from now on, and note it in the record.
 
@@ -236,6 +247,12 @@ class TrainingData:
                     f"nothing of {volume.image.name} that is held out for validation "
                     "is annotated any more: annotate there again, or start a new run"
                 )
+
+
+def _channel_name(volume: PreparedVolume, channel: int) -> str:
+    n = len(volume.range_C2)
+    what = f"Channel {channel} (of 0 to {n - 1}) of" if n > 1 else "The image"
+    return f"{what} {volume.name}"
 
 
 def _in_words(

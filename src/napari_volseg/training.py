@@ -73,7 +73,7 @@ def train(
         plan.memory_bytes,
     )
     unlike = stages_notice(plan.config.optimization)
-    for message in filter(None, (*plan.notices, unlike)):
+    for message in filter(None, (*plan.notices, *run.data.notices, unlike)):
         yield Notice(message, "warning")
     yield from run.score_start()
     stream = run.batches()

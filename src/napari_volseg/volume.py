@@ -37,6 +37,8 @@ _FEW_PLANES = 8
 """Fewer planes say too little of a volume."""
 _TILED_PLANES = 32
 _TILE = 128
+_WIDER: Sequence[tuple[float, float]] = ((0.005, 0.995), (0.0, 1.0))
+"""Quantiles for channels in which almost all voxels have one value."""
 
 
 class ArrayLike(Protocol):
@@ -240,6 +242,10 @@ def intensity_range(
 ) -> NDArray[np.float32]:
     """Return the robust intensity range of each channel, shape (C, 2).
 
+    Where both quantiles are one value, as in fluorescence on an empty background,
+    those of 0.5 % and 99.5 % take their place, then the lowest and highest value: only
+    a constant channel has an empty range.
+
     Computed from a regular sample of at most about `max_voxels` voxels, so it
     neither depends on chance nor reads a whole large volume: of planes, or of small
     tiles where a few planes would hold that many voxels.
@@ -259,7 +265,13 @@ def sample_range(
     flat = np.concatenate([p.reshape(len(p), -1) for p in parts_CZYX], axis=1)
     sample = flat.astype(np.float64)
     check_finite(sample, name)
-    return np.quantile(sample, quantiles, axis=1).T.astype(np.float32)
+    range_C2: NDArray[np.float32]
+    range_C2 = np.quantile(sample, quantiles, axis=1).T.astype(np.float32)
+    for wider in _WIDER:
+        empty = range_C2[:, 0] == range_C2[:, 1]
+        if empty.any():
+            range_C2[empty] = np.quantile(sample[empty], wider, axis=1).T
+    return range_C2
 
 
 def read_sample(volume: Volume, max_voxels: int = 2_000_000) -> list[NDArray[Any]]:

@@ -64,7 +64,7 @@ class DataConfig(Section):
     pad_size: PadSize = (0, 0, 0)
     """Reflected margin (z, y, x) in voxels around each training image."""
     percentiles: tuple[Fraction, Fraction] = (0.05, 0.95)
-    """Quantiles of the whole image that are mapped to 0 and 1; values beyond are compressed."""
+    """Quantiles of the whole image that are mapped to 0 and 1; values beyond are compressed. Where both are one value, wider ones take their place."""
     iter_num_per_epoch: PositiveInt = 1280
     """Patches drawn per epoch."""
     foreground: Fraction = 0.7
