@@ -51,6 +51,20 @@ def test_plateau_does_not_raise_a_rate_below_its_floor():
     assert schedule.lr(0, 0) == 1e-12
 
 
+@pytest.mark.parametrize("name", ["warmup_cosine", "one_cycle"])
+def test_no_rate_rises_to_a_floor_above_it(name):
+    schedule = _schedule(1e-5, name=name, min_lr=1e-3, warmup_steps=0)
+    assert max(schedule.lr(step, step / 20) for step in range(21)) <= 1e-5
+
+
+def test_stages_follow_epochs_that_have_become_longer():
+    schedule = _schedule(
+        steps_per_epoch=4, name="stages", stages=[(2, 1e-2), (1, 1e-3)]
+    )
+    schedule.shift = 6  # two epochs of one step are done
+    assert [schedule.lr(step, 0) for step in (1, 2)] == [1e-2, 1e-3]
+
+
 @pytest.mark.parametrize("cooldown", [0, 3])
 @pytest.mark.parametrize(("factor", "patience", "floor"), [(0.5, 1, 0), (0.6, 3, 1e-7)])
 def test_plateau_agrees_with_torch(factor, patience, floor, cooldown):

@@ -120,6 +120,39 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (2, 4)])
+def test_epochs_that_are_done_stay_done_with_another_batch(run, before, after):
+    batch = "system.training.batch_size={}".format
+    done = run(batch(before))[-2].step
+    events = run(batch(after), "optimization.max_epochs=3", resume=True)
+    missing = 4 // after
+    assert (events[0].step, events[0].total) == (done, done + missing)
+    last = _of(Progress, events)[-1]
+    assert (last.step, last.total, last.epoch) == (done + missing, done + missing, 3)
+    assert [v.step for v in _of(Validated, events)] == [done + missing]
+    # Another session counts on from there.
+    events = run(batch(after), "optimization.max_epochs=4", resume=True)
+    assert _of(Progress, events)[-1].step == done + 2 * missing
+
+
+def test_an_epoch_that_is_half_done_is_ended_with_another_batch(run):
+    run("system.training.batch_size=1", control=StopAt(6))
+    events = run("system.training.batch_size=2", resume=True)
+    last = _of(Progress, events)[-1]
+    assert (events[0].step, last.step, last.total, last.epoch) == (6, 7, 7, 2)
+
+
+def test_a_checkpoint_that_does_not_say_how_long_its_epochs_were_goes_on(run, tmp_path):
+    run(control=StopAt(3))
+    for path in (tmp_path / "checkpoints").glob("*.ckpt"):
+        state = torch.load(path, weights_only=True)
+        state["record"].pop("steps_per_epoch", None)  # some files are one
+        state["record"].pop("shift", None)
+        torch.save(state, path)
+    events = run(resume=True)
+    assert (events[0].step, _of(Progress, events)[-1].step) == (3, 4)
+
+
 def test_a_stopped_run_leaves_a_model(run, tmp_path):
     events = run(control=StopAt(1))
     assert events[-1].reason == "stopped"

@@ -75,7 +75,7 @@ class Learner:
             plan.compute.precision,
         )
         self.schedule = Schedule(config.optimization, plan.steps_per_epoch)
-        self.record = Record()
+        self.record = Record(steps_per_epoch=plan.steps_per_epoch)
         self.instances = config.instances
         """Thresholds fitted so far."""
         self.intensities: Known = ()
@@ -113,13 +113,23 @@ class Learner:
     def progress(self) -> float:
         """Share of the budget, of steps or of minutes, that is used up."""
         minutes = self._plan.config.optimization.max_minutes
-        share = self.step / self._plan.total_steps
+        share = self.record.counted / self._plan.total_steps
         return max(share, self.elapsed / 60 / minutes) if minutes else share
 
     @property
     def epoch(self) -> int:
         """Epochs completed."""
-        return self.step // self._plan.steps_per_epoch
+        return self.record.counted // self._plan.steps_per_epoch
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the last step was the last one of an epoch."""
+        return self.record.counted % self._plan.steps_per_epoch == 0
+
+    @property
+    def total_steps(self) -> int:
+        """Steps when all epochs are done."""
+        return self._plan.total_steps - self.record.shift
 
     @property
     def lr(self) -> float:
@@ -271,6 +281,8 @@ class Learner:
             torch.cuda.set_rng_state(state["cuda_rng"])
         self.instances = InstancesConfig(**state["instances"])
         self.record = Record.from_state(state["record"])
+        self.record.count_by(self._plan.steps_per_epoch)
+        self.schedule.shift = self.record.shift
         if self._plan.config.system.training.patches_per_batch % (
             self.record.parts_per_batch
         ):

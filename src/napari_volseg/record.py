@@ -17,6 +17,10 @@ class Record:
 
     step: int = 0
     """Steps done: optimizer updates, and those skipped."""
+    steps_per_epoch: int = 0
+    """Steps of an epoch when this was written; 0 where an older version wrote it."""
+    shift: int = 0
+    """What steps differ from those that as many epochs of now would have had."""
     elapsed: float = 0.0
     """Seconds of training, earlier sessions included."""
     epoch_losses: list[float] = field(default_factory=list)
@@ -59,6 +63,18 @@ class Record:
     """Where they differ from those before: the pair, then start and stop of a box."""
     parts_per_batch: int = 1
     """Parts that each batch is split into since memory ran out."""
+
+    @property
+    def counted(self) -> int:
+        """Steps done, as if all epochs had been as long as they are now."""
+        return self.step + self.shift
+
+    def count_by(self, steps_per_epoch: int) -> None:
+        """Go on with epochs of another length; those that are done stay done."""
+        if self.steps_per_epoch not in (0, steps_per_epoch):
+            counted = self.counted * steps_per_epoch // self.steps_per_epoch
+            self.shift = counted - self.step
+        self.steps_per_epoch = steps_per_epoch
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

@@ -31,6 +31,8 @@ class Schedule:
 
     config: OptimizationConfig
     steps_per_epoch: int = 1
+    shift: int = field(default=0, init=False)
+    """Added to a step to count epochs, see `Record.shift`."""
     scale: float = field(default=1.0, init=False)
     """What plateaus have left of the rate."""
     rescue: float = field(default=1.0, init=False)
@@ -118,30 +120,31 @@ class Schedule:
         for name in _STATE:
             setattr(self, name, state.get(name, getattr(self, name)))
 
+    @property
+    def _floor(self) -> float:
+        """The lowest rate: one that starts below `min_lr` is not raised to it."""
+        return min(self.config.scheduler.min_lr, self.config.optimizer.lr)
+
     def _constant(self, step: int, progress: float) -> float:
         return self.config.optimizer.lr
 
     def _plateau(self, step: int, progress: float) -> float:
-        settings = self.config
-        # A rate that starts below the floor is not raised to it.
-        floor = min(settings.scheduler.min_lr, settings.optimizer.lr)
-        return max(floor, settings.optimizer.lr * self.scale)
+        return max(self._floor, self.config.optimizer.lr * self.scale)
 
     def _warmup_cosine(self, step: int, progress: float) -> float:
-        settings = self.config.scheduler
-        warm = min(1.0, (step + 1) / (settings.warmup_steps + 1))
-        return warm * _ease(self.config.optimizer.lr, settings.min_lr, progress)
+        warm = min(1.0, (step + 1) / (self.config.scheduler.warmup_steps + 1))
+        return warm * _ease(self.config.optimizer.lr, self._floor, progress)
 
     def _one_cycle(self, step: int, progress: float) -> float:
         settings, top = self.config.scheduler, self.config.optimizer.lr
         if progress < settings.rise:
             return _ease(top / _CYCLE_START, top, progress / settings.rise)
         fallen = (progress - settings.rise) / (1 - settings.rise)
-        return _ease(top, settings.min_lr, fallen)
+        return _ease(top, self._floor, fallen)
 
     def _stage(self, step: int, progress: float) -> float:
         stages = self.config.scheduler.stages
-        epoch = step / self.steps_per_epoch
+        epoch = (step + self.shift) / self.steps_per_epoch
         if self.config.max_minutes is not None:
             epoch = max(epoch, progress * sum(n for n, _ in stages))
         for length, lr in stages:

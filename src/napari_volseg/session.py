@@ -163,9 +163,10 @@ class Session:
 
     def _total_steps(self, used: float) -> int:
         """Return the steps of all epochs, or those the minutes will suffice for."""
+        total, record = self.learner.total_steps, self.learner.record
         if used <= 0:
-            return self.plan.total_steps
-        return min(self.plan.total_steps, round(self.learner.step / used))
+            return total
+        return min(total, round(record.counted / used) - record.shift)
 
     def hold(self, read_control: Callable[[], Control]) -> Iterator[Event]:
         """Save, then wait until the pause or the run is ended."""

@@ -68,7 +68,7 @@ def train(
     yield Started(
         "train",
         run.plan.device_in_words,
-        plan.total_steps,
+        run.learner.total_steps,
         run.learner.step,
         plan.memory_bytes,
     )
@@ -104,7 +104,7 @@ def train(
                 yield run.progress()
             if run.preview_asked(control):
                 yield from run.preview(control)
-            if run.learner.step % plan.steps_per_epoch == 0:
+            if run.learner.ends_epoch:
                 yield from run.end_epoch(control)
                 verdict = run.verdict()
             verdict = verdict or _budget_used(run)
