@@ -149,6 +149,7 @@ def test_a_checkpoint_that_does_not_say_how_long_its_epochs_were_goes_on(run, tm
         state["record"].pop("steps_per_epoch", None)  # some files are one
         state["record"].pop("shift", None)
         torch.save(state, path)
+    (tmp_path / "checkpoints" / "index.json").unlink()  # it has their old hashes
     events = run(resume=True)
     assert (events[0].step, _of(Progress, events)[-1].step) == (3, 4)
 
