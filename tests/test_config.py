@@ -12,6 +12,7 @@ from napari_volseg.config import (
     preset_summary,
 )
 from napari_volseg.errors import DataError
+from napari_volseg.runs import TrainingPair, create_run, read_config
 
 # Every setting that the commands of the hydra-lv document change.
 SEED_OVERRIDES = [
@@ -89,6 +90,36 @@ def test_a_yaml_file_works_in_the_place_of_a_preset(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("optimization: {optimizer: {lr: 1e-4}}")
     assert load_config(path).optimization.optimizer.lr == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.loss.mask={focal: 1.0}", {"focal": 1}),
+        ("model.loss.mask.focal=1", {"bce": 1, "dice": 1, "focal": 1}),
+        ("model.loss.mask.dice=0", {"bce": 1, "dice": 0}),
+    ],
+)
+def test_a_whole_value_replaces_and_a_part_is_added(
+    tmp_path, tiny_config, cells, override, expected
+):
+    partial, whole = tmp_path / "partial.yaml", tmp_path / "whole.yaml"
+    partial.write_text("model: {filters: [4, 8]}")
+    whole.write_text("model: {loss: {mask: {bce: 1, dice: 1}}}")
+    run = create_run(tiny_config, [TrainingPair(cells, None)], tmp_path)
+    for name in ("quick", partial, whole):
+        assert load_config(name, [override]).model.loss.mask == expected
+    assert read_config(run, [override]).model.loss.mask == expected
+
+
+def test_parts_are_added_to_what_the_file_and_the_overrides_before_say(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {loss: {mask: {mse: 1}}, filters: [4, 8]}")
+    both = ["model.loss.mask={dice: 2}", "model.loss.mask.bce=1"]
+    assert load_config(path, both).model.loss.mask == {"dice": 2, "bce": 1}
+    config = load_config(path, both[1:])
+    assert config.model.loss.mask == {"mse": 1, "bce": 1}
+    assert config.model.filters == (4, 8)
 
 
 def test_a_number_in_quotes_stays_a_choice(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -74,14 +74,14 @@ def read_settings(
     """
     known = set(_dotted_keys(Config))
     tree, left_out = translate(_read_tree(name), known, str(name))
-    given = apply_overrides({}, overrides)
+    given = apply_overrides(_added_to(tree, overrides, known), overrides)
     changes, dropped = translate(given, known, "the command line")
     if dropped:
         raise DataError(
             f"'{dropped[0]}' of PyTorch Connectomics has no counterpart: leave it out; "
             "'volseg config --settings' lists what there is"
         )
-    merged = _merged(tree, changes)
+    merged = _merged(tree, changes, known)
     _keep_what_is_given(merged)
     return merged, left_out
 
@@ -228,13 +228,39 @@ def _put(tree: dict[str, Any], path: Sequence[str], value: object, text: str) ->
     tree[path[-1]] = value
 
 
-def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tree with those of the other on top."""
+def _added_to(
+    tree: Mapping[str, Any], overrides: Sequence[str], known: Collection[str]
+) -> dict[str, Any]:
+    """Return the values that overrides add a part to, such as a term to a loss.
+
+    A run folder has them in its configuration; a file may leave them at their default.
+    """
+    whole = _merged(Config().model_dump(mode="json"), tree, known)
+    held: dict[str, Any] = {}
+    for override in overrides:
+        *path, _ = override.partition("=")[0].split(".")
+        if ".".join(path) in known:
+            value: Any = whole
+            for part in path:
+                value = value.get(part) if isinstance(value, Mapping) else None
+            if isinstance(value, Mapping):
+                _put(held, path, _copy(value), override)
+    return held
+
+
+def _merged(
+    tree: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    known: Collection[str],
+    prefix: str = "",
+) -> dict[str, Any]:
+    """Return the tree with those of the other on top; a known setting is one value."""
     result = dict(tree)
     for key, value in changes.items():
-        old = result.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = _merged(old, value)
+        old, name = result.get(key), f"{prefix}{key}"
+        is_section = isinstance(old, Mapping) and isinstance(value, Mapping)
+        if is_section and name not in known:
+            value = _merged(old, value, known, f"{name}.")
         result[key] = value
     return result
 
