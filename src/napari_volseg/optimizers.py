@@ -86,7 +86,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     if ("betas" in kept[0]) != ("betas" in state["param_groups"][0]):
         raise DataError(
             f"optimization.optimizer.name is {type(optimizer).__name__}, but the "
-            "checkpoint is of another optimizer: set it back, or start a new run"
+            "checkpoint is of another optimizer: set it back in config.yaml, or start "
+            "a new run"
         )
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, kept, strict=True):

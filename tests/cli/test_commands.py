@@ -60,6 +60,20 @@ def test_train_json_is_only_json_on_stdout(em, capsys):
     assert Path(answer["folder"]).is_dir()
 
 
+def test_models_that_settings_name_are_found_from_any_folder(
+    em, model, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = ["model.initial_weights=model.safetensors"]
+    _train_em("--name", "x", *settings, "model.loss.perceptual_model=~/p.safetensors")
+    config = read_config(tmp_path / "runs" / "x")
+    assert config.model.initial_weights == str(model)
+    assert config.model.loss.perceptual_model == str(tmp_path / "p.safetensors")
+    _train_em("--name", "y", "model.initial_weights=~nobody-here/m.safetensors")
+    there = str(em.parent / "~nobody-here" / "m.safetensors")
+    assert read_config(tmp_path / "runs" / "y").model.initial_weights == there
+
+
 def test_train_from_a_yaml_file_with_relative_sources(em, tmp_path):
     tree = {"data": {"train_image": "em.h5:raw", "train_label": "em.h5:labels"}}
     Path("my.yaml").write_text(yaml.safe_dump(tree))
@@ -131,6 +145,27 @@ def test_resume_refuses_new_data_and_new_networks(em, capsys):
     assert "leave out" in _failure(capsys, "train", "x", "--resume", "--name", "y")
     text = _failure(capsys, "train", "x", "--resume", "model.filters=[4,8]")
     assert "cannot change" in text
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "optimization.optimizer.name=SGD",
+        "optimization.precision=16-mixed",
+        "system.training.num_gpus=9",
+    ],
+)
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(em, capsys, setting):
+    _train_em("--name", "x", "--device", "cpu")
+    runs = em.parent.parent / "runs"
+    (runs / "x" / "checkpoints").mkdir(exist_ok=True)
+    (runs / "x" / "checkpoints" / "last.ckpt").touch()
+    (before,) = list_runs(runs)
+    files = {p: p.read_bytes() for p in before.folder.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert setting.split("=")[0] in _failure(capsys, "train", "x", "--resume", setting)
+    assert {p: p.read_bytes() for p in before.folder.rglob("*") if p.is_file()} == files
+    assert list_runs(runs) == [before]
 
 
 @pytest.mark.parametrize(

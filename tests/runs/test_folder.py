@@ -226,6 +226,20 @@ def test_settings_that_weights_do_not_depend_on_can_change(
     assert read_run(folder)[0].optimization.max_epochs == 9
 
 
+def test_another_optimizer_is_refused_once_there_is_a_checkpoint(
+    tmp_path, tiny_config, cells
+):
+    folder = create_run(tiny_config, [TrainingPair(cells, None)], tmp_path)
+    amend_run(folder, ["optimization.optimizer.name=SGD"])
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "checkpoints" / "last.ckpt").touch()
+    before = (folder / "config.yaml").read_bytes()
+    with pytest.raises(DataError, match="its checkpoints are those of SGD"):
+        amend_run(folder, ["optimization.optimizer.name=AdamW"])
+    assert (folder / "config.yaml").read_bytes() == before
+    amend_run(folder, ["optimization.optimizer.name=SGD"])
+
+
 def test_checkpoints_are_seen(tmp_path):
     assert not has_checkpoint(tmp_path)
     (tmp_path / "checkpoints").mkdir()

@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 "'volseg runs' lists yours"
             )
         _refuse_new_data(args)
+        _refuse_other_machine(read_config(folder, settings), place is not None)
         amend_run(folder, settings)
         begin_session(folder, resume=True)
         return _train(folder, args, resume=True)
@@ -176,6 +177,15 @@ def _refuse_new_data(args: argparse.Namespace) -> None:
             "--resume continues a run with the data it has: leave out --image, "
             "--label, --mask, --name and --fast-dev-run, or start a new run"
         )
+
+
+def _refuse_other_machine(config: Config, in_cluster: bool) -> None:
+    """Refuse a device that is not here before the run is changed."""
+    from napari_volseg.devices import choose_compute, choose_gpus
+
+    compute = choose_compute(config)
+    if not in_cluster:
+        choose_gpus(config, compute.device)
 
 
 def find_run(target: str, runs_dir: Path | None = None) -> Path | None:

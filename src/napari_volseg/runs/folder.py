@@ -244,11 +244,23 @@ def amend_run(folder: Path, overrides: Sequence[str]) -> Config:
                 f"'{override}' cannot change in a run that has begun, only settings in "
                 f"{', '.join(_AMENDABLE)}: start a new run for it"
             )
+    _refuse_other_optimizer(folder, config)
     if overrides:
         if is_locked(folder):
             raise DataError(in_use_message(folder))
         write_text(folder / CONFIG, dump_config(config))
     return config
+
+
+def _refuse_other_optimizer(folder: Path, config: Config) -> None:
+    """Refuse what the training could not go on with, before anything is written."""
+    before = read_config(folder).optimization.optimizer.name
+    if has_checkpoint(folder) and config.optimization.optimizer.name != before:
+        raise DataError(
+            "optimization.optimizer.name cannot change in a run that has begun, "
+            f"because its checkpoints are those of {before}: leave it out, or start a "
+            "new run"
+        )
 
 
 def settle_config(folder: Path, config: Config) -> None:
