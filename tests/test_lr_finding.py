@@ -6,10 +6,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from napari_volseg.checkpoint import save_model
 from napari_volseg.cli import main
 from napari_volseg.errors import DataError
 from napari_volseg.io import write_hdf5
+from napari_volseg.learner import Learner
 from napari_volseg.lr_finding import explore_rates, read_curve
 from napari_volseg.planning import plan_training
 from napari_volseg.runs import TrainingPair, create_run
@@ -69,6 +72,21 @@ def test_the_rates_rise_by_one_factor_and_the_weights_follow(
     again = explore_rates(plan, pairs, tmp_path, n_steps=25, first=1e-4, last=0.1)
     assert [next(again) for _ in range(3)] == steps[:3]
     again.close()
+
+
+def test_it_begins_with_the_weights_that_a_training_would(
+    tiny_config, make_cells, tmp_path
+):
+    pairs = [TrainingPair(make_cells((12, 64, 64)), None)]
+    plan = plan_training(tiny_config, pairs)
+    learner, path = Learner(plan), tmp_path / "model.safetensors"
+    weights = {k: torch.zeros_like(w) for k, w in learner.network.state_dict().items()}
+    save_model(path, weights, learner.metadata())
+    model = tiny_config.model.model_copy(update={"initial_weights": str(path)})
+    begun = plan_training(tiny_config.model_copy(update={"model": model}), pairs)
+    first, second = (next(explore_rates(p, pairs, tmp_path)) for p in (plan, begun))
+    assert first[0] == second[0]
+    assert first[1] != second[1]
 
 
 @pytest.fixture

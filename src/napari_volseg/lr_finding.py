@@ -67,6 +67,8 @@ def explore_rates(
 ) -> Iterator[tuple[float, float]]:
     """Train a new network at rising rates, until the loss explodes.
 
+    It begins like a training, with the weights of `model.initial_weights` if any.
+
     Parameters
     ----------
     plan, pairs
@@ -85,7 +87,7 @@ def explore_rates(
     plan = replace(
         plan, config=plan.config.model_copy(update={"optimization": without_average})
     )
-    learner = Learner(plan)
+    learner = Learner(plan, begin=True)
     ramp = _Ramp(without_average, first=first, last=last, n_steps=n_steps)
     learner.schedule = ramp
     stream = batches(

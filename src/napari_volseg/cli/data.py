@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_volseg.config import Config, build_config
 from napari_volseg.errors import DataError
-from napari_volseg.runs import absolute_source
+from napari_volseg.runs import absolute_file, absolute_source
 
 __all__ = ["GivenData", "add_data_options", "given_data", "with_sources"]
 
@@ -69,7 +69,7 @@ def given_data(args: argparse.Namespace) -> list[GivenData]:
 
 
 def with_sources(config: Config, given: Sequence[GivenData]) -> Config:
-    """Put given sources into the configuration and make all of them absolute."""
+    """Put given sources into the configuration and make all paths in it absolute."""
     tree: dict[str, Any] = config.model_dump(mode="json")
     for data in given:
         for kind in _KINDS:
@@ -78,4 +78,11 @@ def with_sources(config: Config, given: Sequence[GivenData]) -> Config:
         for kind in _KINDS:
             key = f"{role}_{kind}"
             tree["data"][key] = [absolute_source(s) for s in tree["data"][key]]
+    model = tree["model"]
+    for section, key in (
+        (model, "initial_weights"),
+        (model["loss"], "perceptual_model"),
+    ):
+        if section[key]:
+            section[key] = absolute_file(section[key])
     return build_config(tree)

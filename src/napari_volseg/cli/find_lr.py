@@ -30,7 +30,8 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add_parser(
         "find-lr",
         help="find a learning rate",
-        description="Train a new network for some steps at a rising learning rate and "
+        description="Train a new network, or one with the weights of "
+        "model.initial_weights, for some steps at a rising learning rate and "
         "suggest the one at which the loss falls fastest (Smith 2017). Nothing is "
         "kept, and a run folder is only read.",
         usage="volseg find-lr PRESET|CONFIG.yaml|RUN_FOLDER [section.key=value ...] "

@@ -35,7 +35,12 @@ from napari_volseg.runs.log import (
 )
 from napari_volseg.runs.naming import new_folder, safe_name
 from napari_volseg.runs.ownership import is_locked, lock
-from napari_volseg.runs.pairs import TrainingPair, absolute_source, collect_pairs
+from napari_volseg.runs.pairs import (
+    TrainingPair,
+    absolute_file,
+    absolute_source,
+    collect_pairs,
+)
 from napari_volseg.runs.prediction import (
     PredictionRequest,
     create_prediction,
@@ -71,6 +76,7 @@ __all__ = [
     "TestVolume",
     "TrainingPair",
     "Worker",
+    "absolute_file",
     "absolute_source",
     "add_revision",
     "amend_run",

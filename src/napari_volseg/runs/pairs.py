@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from napari_volseg.io import expand_sources, open_volume, parse_source
 from napari_volseg.runs.annotations import read_annotated
 from napari_volseg.volume import LabelledVolume
 
-__all__ = ["Role", "TrainingPair", "absolute_source", "collect_pairs"]
+__all__ = ["Role", "TrainingPair", "absolute_file", "absolute_source", "collect_pairs"]
 
 Role = Literal["train", "val"]
 
@@ -58,7 +59,12 @@ def collect_pairs(config: Config) -> list[TrainingPair]:
 def absolute_source(source: str) -> str:
     """Return the source with an absolute path."""
     parsed = parse_source(source)
-    return str(replace(parsed, path=Path(parsed.path).expanduser().absolute()))
+    return str(replace(parsed, path=Path(absolute_file(str(parsed.path)))))
+
+
+def absolute_file(path: str) -> str:
+    """Return the absolute path of a file; an unknown user after ``~`` is a name."""
+    return str(Path(os.path.expanduser(path)).absolute())
 
 
 def _collect(
