@@ -32,8 +32,8 @@ volseg train quick optimization.max_minutes=10 system.training.batch_size=2
 A value in braces takes the place of the one before, one of its parts is added to it:
 `model.loss.mask={focal: 1.0}` makes the loss of that term alone,
 `model.loss.mask.focal=1.0` of that term and those that are there already, in the file
-or by default. A weight of 0 takes a term out. Both mean the same for a preset, a file and
-a run folder.
+or by default. A weight of 0 takes a term out. Both mean the same for a preset, a file
+and a run folder.
 
 An unknown key is an error that names the nearest known one. In napari the same
 settings stand under *Advanced*, with the same words as tooltips.

@@ -257,10 +257,10 @@ def _merged(
     """Return the tree with those of the other on top; a known setting is one value."""
     result = dict(tree)
     for key, value in changes.items():
-        old, name = result.get(key), f"{prefix}{key}"
-        is_section = isinstance(old, Mapping) and isinstance(value, Mapping)
-        if is_section and name not in known:
-            value = _merged(old, value, known, f"{name}.")
+        old = result.get(key)
+        is_setting = f"{prefix}{key}" in known
+        if not is_setting and isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = _merged(old, value, known, f"{prefix}{key}.")
         result[key] = value
     return result
 
