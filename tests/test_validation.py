@@ -4,10 +4,11 @@ import torch
 from torch import nn
 
 from napari_volseg.geometry import Box
+from napari_volseg.instances import FittedThresholds
 from napari_volseg.planning import HeldOut, plan_training
 from napari_volseg.previews import preview_region
 from napari_volseg.runs import TrainingPair
-from napari_volseg.validation import HeldOutVoxels, _pack, score_of
+from napari_volseg.validation import HeldOutVoxels, _group, _pack, score_of
 
 
 class Oracle(nn.Module):
@@ -62,8 +63,10 @@ def test_boxes_of_different_sizes_are_told_apart(plan, pairs):
     ]
     voxels = HeldOutVoxels(plan, pairs, boxes)
     maps = voxels.predict(Oracle())
-    assert maps.shape == (3, 12 + 1 + 5 + 1, 56, 64)
-    assert not maps[:, 12].any()
+    assert [m.shape for m in maps] == [(3, 12, 40, 20), (3, 5, 56, 64)]
+    packed = _pack(maps)
+    assert packed.shape == (3, 12 + 1 + 5 + 1, 56, 64)
+    assert not packed[:, 12].any()
 
 
 def test_only_annotated_voxels_are_scored(plan, pairs):
@@ -122,8 +125,60 @@ def test_perfect_maps_of_boxes_of_different_sizes_score_perfectly(plan, pairs):
         HeldOut(1, Box((4, 8, 0), (9, 64, 64))),
     ]
     voxels = HeldOutVoxels(plan, pairs, boxes)
-    maps = _pack([part.targets.values_CZYX for part in voxels._parts])
+    maps = [part.targets.values_CZYX for part in voxels._parts]
     metrics = voxels.score(maps, plan.config.instances)
     assert metrics["mask_dice"] == metrics["boundary_f1"] == 1
     assert metrics["distance_rmse"] == 0
     assert metrics["distance_ssim"] == pytest.approx(1)
+
+
+UNLIKE = [
+    HeldOut(0, Box((2, 0, 0), (8, 64, 64))),
+    HeldOut(1, Box((0, 0, 0), (12, 20, 20))),
+]
+"""Boxes of two volumes that would leave most of a pack empty."""
+
+
+@pytest.fixture
+def unlike(plan, pairs):
+    return HeldOutVoxels(plan, pairs, UNLIKE)
+
+
+def test_boxes_that_do_not_pack_well_score_as_they_do_together(
+    plan, pairs, unlike, monkeypatch
+):
+    monkeypatch.setattr("napari_volseg.validation._SMALL_PACK", 0)
+    apart = HeldOutVoxels(plan, pairs, UNLIKE)
+    assert (unlike._packs, apart._packs) == ([[0, 1]], [[0], [1]])
+    maps = unlike.predict(Oracle())
+    together = unlike.score(maps, plan.config.instances)
+    scores = apart.score(maps, plan.config.instances)
+    loss, expected = scores.pop("loss"), together.pop("loss")
+    assert scores == pytest.approx(together)
+    assert loss == pytest.approx(expected, rel=0.1)
+    assert together["n_true"] > 2
+    assert type(loss) is float  # checkpoints hold no scalars of NumPy
+
+
+def test_boxes_of_one_shape_are_packed_together_whatever_their_size():
+    assert _group([(1, 4000, 4000)] * 3) == [[0, 1, 2]]
+    assert _group([(2, 3000, 3000), (300, 96, 96), (2, 3000, 2900)]) == [[0, 2], [1]]
+
+
+def test_thresholds_are_fitted_to_the_middle_of_every_box(plan, unlike, monkeypatch):
+    seen = []
+
+    def note(maps, truth, known, start, **options):
+        seen.append((maps.shape[1:], truth, known))
+        return FittedThresholds(start, 0.0, {})
+
+    monkeypatch.setattr("napari_volseg.validation.fit_thresholds", note)
+    most = 20 * 32 * 32
+    unlike.fit(unlike.predict(Oracle()), plan.config.instances, most)
+    ((shape, truth, known),) = seen
+    assert shape == truth.shape == known.shape
+    assert truth.size <= most
+    for ids in (np.unique(part) for part in unlike._truths):
+        assert np.isin(ids[ids > 0], truth).any()
+    # The small box is whole, of the large one the middle is used.
+    assert known.sum() == 6 * 32 * 32 + 12 * 20 * 20

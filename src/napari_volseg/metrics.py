@@ -19,7 +19,7 @@ from napari_volseg.overlaps import Overlaps, add_overlaps, count_overlaps
 from napari_volseg.processors import default_threads
 from napari_volseg.volume import ArrayLike, read_annotation
 
-__all__ = ["evaluate", "evaluate_blocks", "score_overlaps"]
+__all__ = ["count_in_slabs", "evaluate", "evaluate_blocks", "score_overlaps"]
 
 _PART = 2**22
 """Voxels of a volume in memory that are counted at once."""
@@ -79,18 +79,25 @@ def evaluate(
     for array in (pred_ZYX, annotated_ZYX):
         if array is not None and array.shape != truth_ZYX.shape:
             raise ValueError(f"shapes {array.shape} and {truth_ZYX.shape} differ")
+    return score_overlaps(count_in_slabs(pred_ZYX, truth_ZYX, annotated_ZYX), min_size)
+
+
+def count_in_slabs(
+    pred_ZYX: Labels, truth_ZYX: Labels, annotated_ZYX: NDArray[np.bool_] | None = None
+) -> Overlaps:
+    """Count as `count_overlaps` does, a few slices at a time, which takes less memory.
+
+    Volumes whose ids differ can be scored together: `add_overlaps` of their tables.
+    """
     depth = max(1, _PART // max(1, prod(truth_ZYX.shape[1:])))
     parts = (slice(z, z + depth) for z in range(0, len(truth_ZYX), depth))
-    return score_overlaps(
-        add_overlaps(
-            count_overlaps(
-                pred_ZYX[part],
-                truth_ZYX[part],
-                None if annotated_ZYX is None else annotated_ZYX[part],
-            )
-            for part in parts
-        ),
-        min_size,
+    return add_overlaps(
+        count_overlaps(
+            pred_ZYX[part],
+            truth_ZYX[part],
+            None if annotated_ZYX is None else annotated_ZYX[part],
+        )
+        for part in parts
     )
 
 

@@ -1,13 +1,15 @@
 """Score the held-out voxels.
 
-All held-out boxes are packed into one volume with empty slices between them, so
-that metrics and thresholds see every object once.
+Held-out boxes are packed into volumes with empty slices between them, so that metrics
+and thresholds see every object once: into one, or several where boxes of different
+shapes would leave most of it empty.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_volseg.config import InstancesConfig
-from napari_volseg.geometry import Box
+from napari_volseg.geometry import Box, Size
 from napari_volseg.instances import fit_thresholds, segment
 from napari_volseg.losses import build_loss
 from napari_volseg.map_metrics import map_metrics
-from napari_volseg.metrics import evaluate
+from napari_volseg.metrics import count_in_slabs, score_overlaps
 from napari_volseg.networks import fit_window
+from napari_volseg.overlaps import Overlaps, add_overlaps
 from napari_volseg.planning import TrainPlan
 from napari_volseg.runs import TrainingPair
 from napari_volseg.targets import Targets, make_targets, surface_of
@@ -41,6 +44,10 @@ ENOUGH_OBJECTS = 30
 
 _GAP = 1
 """Empty slices between two packed boxes."""
+_SMALL_PACK = 8_000_000
+"""Voxels of a pack below which it may be as empty as it likes."""
+_LEAST_FILLED = 0.5
+"""Share of the voxels of a larger pack that are those of its boxes."""
 _CONTEXT = 8
 """The network sees this part of a patch around a box."""
 _LARGEST_WINDOW = 2
@@ -77,81 +84,80 @@ class HeldOutVoxels:
         self._parts = [
             _prepare(plan, pairs[held.pair].volume, held.box) for held in boxes
         ]
-        self._truth, self._known = self._pack_truth()
+        self._packs = _group([part.box.shape for part in self._parts])
+        self._known = [part.targets.valid_CZYX[:1] for part in self._parts]
+        self._truths, self.n_objects = _number_truth(self._parts)
+        """True objects of each box, and how many there are, cut ones included."""
 
-    @property
-    def n_objects(self) -> int:
-        """Number of true objects, cut ones included."""
-        return int(self._truth.max(initial=0))
-
-    def predict(self, network: nn.Module) -> NDArray[np.uint8]:
-        """Return the maps of all boxes, packed."""
+    def predict(self, network: nn.Module) -> list[NDArray[np.uint8]]:
+        """Return the maps of each box."""
         network.eval()
-        return _pack(
-            [
-                predict_region(network, self._plan, p.volume, p.range_C2, p.box)
-                for p in self._parts
-            ]
-        )
+        return [
+            predict_region(network, self._plan, p.volume, p.range_C2, p.box)
+            for p in self._parts
+        ]
 
     def score(
-        self, maps_CZYX: NDArray[np.uint8], instances: InstancesConfig
+        self, maps: Sequence[NDArray[np.uint8]], instances: InstancesConfig
     ) -> dict[str, float]:
-        """Return the metrics of instances and maps, and the loss, of packed maps."""
-        labels = segment(maps_CZYX, instances)
+        """Return the metrics of instances and maps, and the loss, of all boxes."""
         # Not the fitted minimum: it would also decide which true objects count.
-        metrics = evaluate(
-            labels,
-            self._truth,
-            self._known,
-            min_size=self._plan.config.instances.min_size,
+        metrics = score_overlaps(
+            add_overlaps(self._overlaps(maps, instances)),
+            self._plan.config.instances.min_size,
         )
-        of_maps = map_metrics(
-            zip(self._unpack(maps_CZYX), (p.targets for p in self._parts), strict=True)
-        )
-        return {**metrics, **of_maps, "loss": self._loss(maps_CZYX)}
+        of_maps = map_metrics(zip(maps, (p.targets for p in self._parts), strict=True))
+        return {**metrics, **of_maps, "loss": self._loss(maps)}
 
     def fit(
         self,
-        maps_CZYX: NDArray[np.uint8],
+        maps: Sequence[NDArray[np.uint8]],
         start: InstancesConfig,
         max_voxels: int = 2_000_000,
     ) -> InstancesConfig:
-        """Return the thresholds under which packed maps match the truth best.
+        """Return the thresholds under which the maps match the truth best.
 
-        Of more than `max_voxels` the middle of each slice is used: two million take
-        some seconds.
+        Of more than `max_voxels`, packed, the middle of each slice of each box is
+        used: two million take some seconds.
         """
-        height, width = self._truth.shape[1:]
-        share = min(1.0, (max_voxels / self._truth.size) ** 0.5)
-        h, w = max(1, round(height * share)), max(1, round(width * share))
-        y, x = (height - h) // 2, (width - w) // 2
-        part = (..., slice(y, y + h), slice(x, x + w))
-        return fit_thresholds(
-            maps_CZYX[part], self._truth[part], self._known[part], start, caution=2.0
-        ).config
+        shapes = [part.box.shape for part in self._parts]
+        depth, height, width = _packed_shape(shapes)
+        share = min(1.0, (max_voxels / (depth * height * width)) ** 0.5)
+        edges = max(1, round(height * share)), max(1, round(width * share))
+        packed, truths, known = (
+            _pack([_middle(array, *edges) for array in arrays])
+            for arrays in (maps, self._truths, self._known)
+        )
+        return fit_thresholds(packed, truths[0], known[0], start, caution=2.0).config
 
-    def _unpack(self, maps_CZYX: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-        z = 0
-        for part in self._parts:
-            d, h, w = part.box.shape
-            yield maps_CZYX[:, z : z + d, :h, :w]
-            z += d + _GAP
+    def _overlaps(
+        self, maps: Sequence[NDArray[np.uint8]], instances: InstancesConfig
+    ) -> Iterator[Overlaps]:
+        """Yield which true objects the instances of each box share voxels with."""
+        n_found = 0
+        for pack in self._packs:
+            labels = segment(_pack([maps[i] for i in pack]), instances)
+            labels[labels > 0] += n_found
+            n_found = max(n_found, int(labels.max(initial=0)))
+            boxes = _unpack(labels, [self._parts[i].box.shape for i in pack])
+            for i, found in zip(pack, boxes, strict=True):
+                yield count_in_slabs(found, self._truths[i][0], self._known[i][0])
 
-    def _pack_truth(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        truths, known, offset = [], [], 0
-        for part in self._parts:
-            labels = part.volume.labels_ZYX[part.box.slices].astype(np.int64)
-            _, dense = np.unique(labels, return_inverse=True)
-            dense = dense.reshape(labels.shape) + (0 if (labels == 0).any() else 1)
-            truths.append(np.where(dense > 0, dense + offset, 0)[np.newaxis])
-            offset += int(dense.max())
-            known.append(part.targets.valid_CZYX[:1])
-        return _pack(truths)[0], _pack(known)[0]
+    def _loss(self, maps: Sequence[NDArray[np.uint8]]) -> float:
+        """Return the loss; of several packs the mean, weighed by known voxels."""
+        known = [
+            sum(int(self._parts[i].targets.valid_CZYX.sum()) for i in pack)
+            for pack in self._packs
+        ]
+        return sum(
+            n / max(1, sum(known)) * self._loss_of(pack, [maps[i] for i in pack])
+            for n, pack in zip(known, self._packs, strict=True)
+        )
 
-    def _loss(self, maps_CZYX: NDArray[np.uint8]) -> float:
-        targets = _pack([p.targets.values_CZYX for p in self._parts])
-        valid = _pack([p.targets.valid_CZYX for p in self._parts])
+    def _loss_of(self, pack: Sequence[int], maps: Sequence[NDArray[np.uint8]]) -> float:
+        maps_CZYX = _pack(maps)
+        targets = _pack([self._parts[i].targets.values_CZYX for i in pack])
+        valid = _pack([self._parts[i].targets.valid_CZYX for i in pack])
         probability = np.clip(maps_CZYX.astype(np.float32) / 255, 1 / 510, 1 - 1 / 510)
         # Without perceptual terms: their network is too large for a whole volume.
         config = self._plan.config
@@ -228,16 +234,64 @@ def _prepare(plan: TrainPlan, volume: LabelledVolume, box: Box) -> _Part:
     )
 
 
+def _number_truth(parts: Sequence[_Part]) -> tuple[list[NDArray[np.int64]], int]:
+    """Return the true objects of each box, no id twice, and their number."""
+    truths, offset = [], 0
+    for part in parts:
+        labels = part.volume.labels_ZYX[part.box.slices].astype(np.int64)
+        _, dense = np.unique(labels, return_inverse=True)
+        dense = dense.reshape(labels.shape) + (0 if (labels == 0).any() else 1)
+        truths.append(np.where(dense > 0, dense + offset, 0)[np.newaxis])
+        offset += int(dense.max())
+    return truths, offset
+
+
+def _group(shapes: Sequence[Size]) -> list[list[int]]:
+    """Return which boxes are packed together: no large pack is mostly empty."""
+    packs: list[list[int]] = []
+    for i, _ in enumerate(shapes):
+        for pack in packs:
+            together = [shapes[k] for k in (*pack, i)]
+            enough = sum(map(prod, together)) / _LEAST_FILLED
+            if prod(_packed_shape(together)) <= max(_SMALL_PACK, enough):
+                pack.append(i)
+                break
+        else:
+            packs.append([i])
+    return packs
+
+
+def _packed_shape(shapes: Sequence[Size]) -> Size:
+    depths, heights, widths = zip(*shapes, strict=True)
+    return sum(depths) + _GAP * len(shapes), max(heights), max(widths)
+
+
 def _pack(arrays_CZYX: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Stack boxes of different sizes along z, zeros between and around them."""
-    height = max(a.shape[2] for a in arrays_CZYX)
-    width = max(a.shape[3] for a in arrays_CZYX)
-    depth = sum(a.shape[1] + _GAP for a in arrays_CZYX)
     first = arrays_CZYX[0]
-    packed = np.zeros((first.shape[0], depth, height, width), first.dtype)
-    z = 0
-    for array in arrays_CZYX:
-        d, h, w = array.shape[1:]
-        packed[:, z : z + d, :h, :w] = array
-        z += d + _GAP
+    shapes = [_shape_ZYX(array) for array in arrays_CZYX]
+    packed = np.zeros((first.shape[0], *_packed_shape(shapes)), first.dtype)
+    for place, array in zip(_unpack(packed, shapes), arrays_CZYX, strict=True):
+        place[:] = array
     return packed
+
+
+def _unpack(packed: NDArray[Any], shapes: Sequence[Size]) -> Iterator[NDArray[Any]]:
+    """Yield the parts of a packed array that are the boxes."""
+    z = 0
+    for d, h, w in shapes:
+        yield packed[..., z : z + d, :h, :w]
+        z += d + _GAP
+
+
+def _middle(array_CZYX: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Return the middle of each slice, at most so high and wide."""
+    _, rows, columns = _shape_ZYX(array_CZYX)
+    h, w = min(rows, height), min(columns, width)
+    y, x = (rows - h) // 2, (columns - w) // 2
+    return array_CZYX[..., y : y + h, x : x + w]
+
+
+def _shape_ZYX(array_CZYX: NDArray[Any]) -> Size:
+    z, y, x = array_CZYX.shape[-3:]
+    return z, y, x
