@@ -27,6 +27,7 @@ __all__ = [
     "VolumeScores",
     "append_log",
     "read_scores",
+    "result_files",
     "result_folders",
     "write_result_files",
     "write_scores",
@@ -88,6 +89,11 @@ def result_folders(folder: Path, names: Sequence[str]) -> list[Path]:
             place, n = folder / f"{stem}-{n}", n + 1
         taken.append(place)
     return taken
+
+
+def result_files(folder: Path) -> list[Path]:
+    """Return what `write_result_files` replaces in a folder."""
+    return [folder / name for name in (PREDICTIONS, SEGMENTATION, _TABLE)]
 
 
 def write_result_files(folder: Path, job: Path) -> None:

@@ -348,7 +348,7 @@ def test_predict_all_that_match_a_glob(em, model, capsys):
     [
         (["-o", "out.tif"], ".h5 or .zarr"),
         (["-o", "nowhere/out.h5"], "is not there"),
-        (["-o", "em.h5"], "is there already"),
+        (["-o", "em.h5"], "write over an input"),
         (["model.filters=[4,8]"], "does not concern a prediction"),
         (["inference.overlap=2"], "inference.overlap"),
         (["--mask", "em.h5:labels[0:4]"], "must cover the same voxels"),

@@ -67,6 +67,18 @@ def test_results_are_never_replaced_unasked(em, run, failure, tmp_path):
     assert (run / "test_results.log").read_text().count("adapted_rand_error") == 2
 
 
+def test_results_never_take_the_place_of_what_is_tested(em, run, failure):
+    raw, truth = Path("predictions.h5"), Path("segmentation.h5")
+    before = em.read_bytes()
+    for image, label in ((raw, em), (em, truth)):
+        for path in (image, label):
+            path.write_bytes(before)
+        sources = ["--image", f"{image}:raw", "--label", f"{label}:labels"]
+        text = failure("test", "first", *sources, "-o", ".", "--overwrite")
+        assert "would write over an input" in text
+        assert image.read_bytes() == label.read_bytes() == before
+
+
 def test_the_command_of_pytorch_connectomics_works_as_it_stands(em, run, workplace):
     tree = {
         "experiment_name": "vesicles",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from numpy.typing import NDArray
 
 from napari_volseg.cli.options import Commands, add_json_option, print_json, say
+from napari_volseg.cli.outputs import refuse_inputs
 from napari_volseg.errors import DataError
-from napari_volseg.io import open_volume, parse_source, read_labels, read_mask
+from napari_volseg.io import open_volume, read_labels, read_mask
 from napari_volseg.volume import AnnotationRule, Volume, read_annotation
 
 if TYPE_CHECKING:
@@ -133,12 +134,7 @@ def _check_target(args: argparse.Namespace) -> None:
     """Refuse to write over anything that is read, before the work begins."""
     if args.fix.suffix.lower() not in (".h5", ".hdf5"):
         raise DataError(f"--fix {args.fix} must end in .h5: labels are written as HDF5")
-    target = args.fix.expanduser().resolve()
-    for source in (args.image, args.label, args.mask):
-        if source and parse_source(source).path.expanduser().resolve() == target:
-            raise DataError(
-                f"--fix {args.fix} would write over an input: choose another name"
-            )
+    refuse_inputs([args.fix], [args.image, args.label, args.mask], "--fix")
 
 
 def _write_fixed(

@@ -29,7 +29,7 @@ from napari_volseg.io.hdf5_writing import add_dataset
 from napari_volseg.volume import ArrayLike, Volume, VoxelSize
 
 __all__ = [
-    "check_output",
+    "ENDINGS",
     "is_handed_over",
     "read_maps",
     "read_thresholds",
@@ -39,28 +39,11 @@ __all__ = [
 ]
 
 _ATTRIBUTE = "volseg"
+ENDINGS = (".h5", ".zarr")
 _HDF5 = {".h5", ".hdf5"}
 _GROUP = "output.zarr"
 """Folder in a job where its arrays become a Zarr group."""
 _ARRAYS = ("maps", "instances")
-
-
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output that cannot be written, before any work is done.
-
-    Raises
-    ------
-    DataError
-        For another format, a missing folder, or a file that is there.
-    """
-    if path.suffix.lower() not in _HDF5 | {".zarr"}:
-        raise DataError(f"{path}: the output must end in .h5 or .zarr")
-    if not path.parent.is_dir():
-        raise DataError(f"the folder {path.parent} is not there: make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise DataError(f"cannot write in the folder {path.parent}: choose another")
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} is there already: choose another -o, or --overwrite")
 
 
 def write_maps_file(

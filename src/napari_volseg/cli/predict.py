@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_volseg.cli.job import run_in_terminal
 from napari_volseg.cli.maps_file import (
-    check_output,
+    ENDINGS,
     is_handed_over,
     take_back,
     write_maps_file,
@@ -29,6 +29,7 @@ from napari_volseg.cli.options import (
     print_json,
     say,
 )
+from napari_volseg.cli.outputs import check_output, refuse_inputs
 from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.io import (
@@ -111,9 +112,10 @@ def run(args: argparse.Namespace) -> int:
     inference, instances = model_settings(model, args.settings)
     sources = expand_sources([args.source])
     outputs = _outputs(sources, args.output)
+    refuse_inputs(outputs, [*sources, args.mask, model])
     for output in outputs:
         if not (args.resume and output.exists()):
-            check_output(output, overwrite=args.overwrite)
+            check_output(output, ENDINGS, overwrite=args.overwrite)
             _check_unfinished(output, args)
     answers = []
     for source, output in zip(sources, outputs, strict=True):

@@ -17,6 +17,7 @@ from napari_volseg.cli.options import (
     print_json,
     say,
 )
+from napari_volseg.cli.outputs import refuse_inputs
 from napari_volseg.cli.settings import load_settings
 from napari_volseg.config import (
     Config,
@@ -33,6 +34,7 @@ from napari_volseg.results import (
     TestScores,
     VolumeScores,
     append_log,
+    result_files,
     result_folders,
     write_result_files,
     write_scores,
@@ -122,6 +124,10 @@ def run(args: argparse.Namespace) -> int:
             "-o DIR writes elsewhere"
         )
     folders = result_folders(output, [volume.image.name for volume in volumes])
+    refuse_inputs(
+        [file for folder in folders for file in result_files(folder)],
+        [source for v in volumes for source in (v.source, *v.others)],
+    )
     _make(output)
     scored: list[VolumeScores] = []
     for volume, folder in zip(volumes, folders, strict=True):

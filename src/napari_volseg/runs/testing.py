@@ -35,6 +35,8 @@ class TestVolume:
     """Where the truth is known; None means everywhere."""
     mask_ZYX: NDArray[np.bool_] | None
     """Where to predict; None means everywhere."""
+    others: tuple[str, ...] = ()
+    """Sources of the truth and the mask, where they live in files."""
 
 
 def collect_test_volumes(data: DataConfig) -> list[TestVolume]:
@@ -112,5 +114,10 @@ def _open(
             f"{volume.shape_ZYX}: they must cover the same voxels"
         )
     return TestVolume(
-        volume, absolute_source(image), labels_ZYX, annotated_ZYX, mask_ZYX
+        volume,
+        absolute_source(image),
+        labels_ZYX,
+        annotated_ZYX,
+        mask_ZYX,
+        tuple(source for source in (label, mask) if source is not None),
     )
