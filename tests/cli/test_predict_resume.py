@@ -91,7 +91,7 @@ def test_a_kill_in_the_middle_of_the_clean_up_keeps_the_output(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(command.shutil, "rmtree", die)
+        patch.setattr(shutil, "rmtree", die)
         with pytest.raises(Killed):
             main(["predict", str(model), *ARGUMENTS, "--resume"])
     expected = Path("out.h5").read_bytes()
@@ -109,7 +109,7 @@ def test_a_kill_while_a_zarr_output_is_made_costs_nothing(
     em, model, monkeypatch, capsys, n_moved
 ):
     ask = ["predict", str(model), "em.h5:raw", "-o", "out.zarr"]
-    remove, replace = command._remove, os.replace
+    remove, replace = command.remove, os.replace
     moved = []
 
     def move(source, target):
@@ -127,7 +127,7 @@ def test_a_kill_while_a_zarr_output_is_made_costs_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", move)
         patch.setattr(os, "replace", move)
-        patch.setattr(command, "_remove", clean_up)
+        patch.setattr(command, "remove", clean_up)
         with pytest.raises(Killed):
             main(ask)
     assert len(moved) == n_moved

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import glob
-import secrets
-import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,6 @@ import numpy as np
 from napari_volseg.cli.job import run_in_terminal
 from napari_volseg.cli.maps_file import (
     ENDINGS,
-    is_handed_over,
     take_back,
     write_maps_file,
 )
@@ -30,6 +25,15 @@ from napari_volseg.cli.options import (
     say,
 )
 from napari_volseg.cli.outputs import check_output, refuse_inputs
+from napari_volseg.cli.unfinished import (
+    begin,
+    find_unfinished,
+    keep_what_is_done,
+    place_of,
+    refuse_in_use,
+    remove,
+    remove_leftovers,
+)
 from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.io import (
@@ -38,12 +42,12 @@ from napari_volseg.io import (
     open_volume,
     parse_source,
     read_mask,
-    writing,
 )
 from napari_volseg.runs import (
     absolute_source,
     begin_session,
     create_prediction,
+    lock,
     read_prediction,
 )
 from napari_volseg.volume import ArrayLike, Volume
@@ -114,13 +118,14 @@ def run(args: argparse.Namespace) -> int:
     outputs = _outputs(sources, args.output)
     refuse_inputs(outputs, [*sources, args.mask, model])
     for output in outputs:
+        refuse_in_use(place_of(output))
         if not (args.resume and output.exists()):
             check_output(output, ENDINGS, overwrite=args.overwrite)
             _check_unfinished(output, args)
     answers = []
     for source, output in zip(sources, outputs, strict=True):
-        _remove_leftovers(_place(output))
-        if args.resume and output.exists() and not _place(output).exists():
+        remove_leftovers(place_of(output))
+        if args.resume and output.exists() and not place_of(output).exists():
             sys.stderr.write(f"volseg: {output} is complete\n")
             continue
         request = _Request(model, source, output, inference, instances)
@@ -159,10 +164,11 @@ def _predict(
 ) -> tuple[dict[str, Any] | None, int]:
     voxel_size = tuple(args.voxel_size) if args.voxel_size else None
     image = open_volume(request.source, voxel_size=voxel_size)
-    place = _place(request.output)
-    old = _unfinished(place) if args.resume else None
+    place = place_of(request.output)
+    refuse_in_use(place)
+    old = find_unfinished(place) if args.resume else None
+    job = old or _create(request, image, args)
     try:
-        job = old or _create(request, image, args)
         if old is not None:
             take_back(old)
             _refuse_other(old, request, image, args.mask)
@@ -172,16 +178,17 @@ def _predict(
         )
         if finished.reason != "completed":
             return None, code or 1
-        n_instances = write_maps_file(
-            request.output,
-            job,
-            image.voxel_size,
-            model=request.model,
-            instances=request.instances,
-        )
-        _remove(place)
+        with lock(job):
+            n_instances = write_maps_file(
+                request.output,
+                job,
+                image.voxel_size,
+                model=request.model,
+                instances=request.instances,
+            )
+        remove(place)
     finally:
-        _keep_what_is_done(place)
+        keep_what_is_done(place)
     if not args.json:
         say(f"{n_instances} instances: {request.output}")
     answer = {
@@ -197,56 +204,27 @@ def _predict(
 
 def _create(request: _Request, image: Volume, args: argparse.Namespace) -> Path:
     mask = read_mask(args.mask) if args.mask else None
-    place = _place(request.output)
-    if place.exists() and not any(place.glob("*/request.json")):
-        raise DataError(f"{place} is in the way: move or delete it")
-    _remove(place)
-    with writing(place):
-        place.mkdir(mode=0o700)
-    return create_prediction(
-        request.model,
-        image,
-        absolute_source(request.source),
-        place,
-        inference=request.inference,
-        instances=request.instances,
-        mask=mask,
-        device=args.device,
-    )
 
+    def create(folder: Path) -> Path:
+        return create_prediction(
+            request.model,
+            image,
+            absolute_source(request.source),
+            folder,
+            inference=request.inference,
+            instances=request.instances,
+            mask=mask,
+            device=args.device,
+        )
 
-def _place(output: Path) -> Path:
-    """Return where work is until it is complete: there must be room for it anyway."""
-    return output.with_name(f"{output.name}.unfinished")
-
-
-def _remove(place: Path) -> None:
-    """Remove a job folder, which is never found by its name with a part missing."""
-    gone = place.with_name(f".volseg-{secrets.token_hex(8)}-{place.name}")
-    with writing(place), suppress(FileNotFoundError):
-        place.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
-
-
-def _remove_leftovers(place: Path) -> None:
-    """Remove job folders that a process was killed in removing, or before it."""
-    if any(is_handed_over(r.parent) for r in place.glob("*/request.json")):
-        _remove(place)
-    for gone in place.parent.glob(f".volseg-{'?' * 16}-{glob.escape(place.name)}"):
-        shutil.rmtree(gone, ignore_errors=True)
-
-
-def _unfinished(place: Path) -> Path | None:
-    """Return the job that has finished blocks, None without one."""
-    jobs = sorted(place.glob("*/request.json"))
-    return next((j.parent for j in jobs if any(j.parent.glob("blocks/*.done"))), None)
+    return begin(place_of(request.output), create)
 
 
 def _check_unfinished(output: Path, args: argparse.Namespace) -> None:
-    if args.resume or args.overwrite or _unfinished(_place(output)) is None:
+    if args.resume or args.overwrite or find_unfinished(place_of(output)) is None:
         return
     raise DataError(
-        f"{_place(output)} holds a prediction that did not end: go on with --resume, "
+        f"{place_of(output)} holds a prediction that did not end: go on with --resume, "
         "or start anew with --overwrite"
     )
 
@@ -285,17 +263,6 @@ def _same_mask(old_ZYX: ArrayLike | None, new_ZYX: ArrayLike | None) -> bool:
         )
         for z in range(0, old_ZYX.shape[0], 16)
     )
-
-
-def _keep_what_is_done(place: Path) -> None:
-    if _unfinished(place) is None:
-        if any(place.glob("*/request.json")) or not any(place.glob("*")):
-            with suppress(DataError):
-                _remove(place)
-    else:
-        sys.stderr.write(
-            f"volseg: the finished blocks are kept in {place}: go on with --resume\n"
-        )
 
 
 def _outputs(sources: Sequence[str], output: Path | None) -> list[Path]:

@@ -34,7 +34,7 @@ from napari_volseg.runs.log import (
     write_result,
 )
 from napari_volseg.runs.naming import new_folder, safe_name
-from napari_volseg.runs.ownership import is_locked, lock
+from napari_volseg.runs.ownership import is_locked, lock, owner_in_words
 from napari_volseg.runs.pairs import (
     TrainingPair,
     absolute_file,
@@ -102,6 +102,7 @@ __all__ = [
     "newest_model",
     "newest_pairs",
     "newest_revision",
+    "owner_in_words",
     "read_annotated",
     "read_config",
     "read_events",

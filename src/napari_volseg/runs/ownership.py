@@ -17,7 +17,14 @@ import filelock
 from napari_volseg.errors import DataError
 from napari_volseg.io import write_json
 
-__all__ = ["Owner", "in_use_message", "is_locked", "lock", "read_owner"]
+__all__ = [
+    "Owner",
+    "in_use_message",
+    "is_locked",
+    "lock",
+    "owner_in_words",
+    "read_owner",
+]
 
 _LOCK = ".lock"
 _SOFT_LOCK = ".lock.soft"
@@ -116,11 +123,15 @@ def _acquired(guard: filelock.BaseFileLock) -> filelock.BaseFileLock:
     return guard
 
 
+def owner_in_words(folder: Path) -> str:
+    """Return which process owns a folder, for messages."""
+    owner = read_owner(folder)
+    return f"process {owner.pid} on {owner.host}" if owner else "another process"
+
+
 def in_use_message(folder: Path) -> str:
     """Return the sentence that says who owns a folder."""
-    owner = read_owner(folder)
-    who = f"process {owner.pid} on {owner.host}" if owner else "another process"
     return (
-        f"the run folder {folder} is in use by {who}: stop that first, or start a "
-        "new run"
+        f"the run folder {folder} is in use by {owner_in_words(folder)}: stop that "
+        "first, or start a new run"
     )
