@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.failures import JobError, is_out_of_memory
 from napari_volseg.gradients import add_gradients, add_up_ranks, parts_after
 from napari_volseg.intensities import Known
+from napari_volseg.io import expand_home
 from napari_volseg.losses import MapLoss, build_loss, load_features
 from napari_volseg.networks import build_network
 from napari_volseg.planning import TrainPlan
@@ -291,7 +291,7 @@ class Learner:
 
 def _take_weights(network: nn.Module, file: str) -> None:
     """Give a network the weights of a model file."""
-    path = Path(file).expanduser()
+    path = expand_home(file)
     given = load_model(path).network.state_dict()
     try:
         weights, _ = fit_weights(network.state_dict(), given, path)

@@ -23,6 +23,7 @@ from napari_volseg.events import (
     Validated,
 )
 from napari_volseg.finishing import finish
+from napari_volseg.io import expand_home
 from napari_volseg.learner import Learner
 from napari_volseg.models import read_model_info
 from napari_volseg.pacing import Pace
@@ -136,7 +137,7 @@ class Session:
             return
         yield self.progress("validating")
         maps = self.held_out.predict(self.learner.result)
-        thresholds = read_model_info(Path(given).expanduser()).instances
+        thresholds = read_model_info(expand_home(given)).instances
         metrics = self.held_out.score(maps, thresholds)
         self.learner.record.start_score = score_of(metrics)
         yield Validated(0, metrics, best=False)

@@ -49,3 +49,45 @@ def test_predict_never_writes_into_its_image_or_around_it(em, cells, model, fail
 
     assert sorted(image.rglob("*")) == before
     assert main([*ask, "raw.h5", "raw.zarr:raw"]) == 0
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The home folder, with files in it."""
+    place = tmp_path / "home"
+    place.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(place))
+    for name in ("a.html", "a.png", "a.json", "a.h5"):
+        (place / name).write_text("mine")
+    return place
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compare", "a", "b", "--output=~/a.html"],
+        ["compare", "a", "b", "--output=~/a.png"],
+        ["find-lr", "quick", "--output=~/a.json"],
+        ["find-lr", "quick", "--output=~/a.png"],
+        ["predict", "model.safetensors", "em.h5:raw", "--output=~/a.h5"],
+    ],
+)
+def test_what_is_in_the_home_folder_is_not_replaced_unasked(
+    train_em, model, home, failure, command
+):
+    if command[0] == "compare":
+        assert train_em("--name", "a") == train_em("--name", "b") == 0
+    before = sorted(home.iterdir())
+    assert "is there already: choose another -o" in failure(*command)
+    assert sorted(home.iterdir()) == before
+    assert {path.read_text() for path in before} == {"mine"}
+
+
+def test_files_may_be_called_like_a_home_folder(em, model):
+    em.rename("~somebody")
+    output = "~somebody.h5"
+    assert main(["predict", str(model), "~somebody:raw", "-o", output]) == 0
+    assert main(["segment", output, "instances.mask=0.5"]) == 0
+    assert main(["view", "~someone"]) == 2
+    assert main(["train", "~someone"]) == 2

@@ -170,3 +170,18 @@ def test_large_files_are_sampled_to_both_ends(tmp_path, monkeypatch):
 
     assert len(set(hashes)) == 3
     assert all(h.startswith("sha256-sampled:") for h in hashes)
+
+
+def test_a_tilde_is_part_of_a_name_where_no_such_user_is_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    name = Path("~no user's.npy")
+    np.save(name, np.zeros((2, 3, 4)))
+
+    assert sources.check_exists(name) == name
+    assert content_hash(str(name)).startswith("sha256:")
+    with pytest.raises(DataError, match="~somebody at all does not exist"):
+        sources.check_exists(Path("~somebody at all"))
+    with pytest.raises(DataError, match=f"there is no folder {tmp_path / 'home'}"):
+        sources.check_exists(Path("~/em.npy"))

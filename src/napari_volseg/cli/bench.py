@@ -12,7 +12,7 @@ from napari_volseg.cli.data import add_data_options
 from napari_volseg.cli.options import Commands, add_json_option, print_json, say
 from napari_volseg.cli.train import find_run, find_target, read_training
 from napari_volseg.errors import DataError
-from napari_volseg.io import writing
+from napari_volseg.io import expand_home, writing
 
 if TYPE_CHECKING:
     from napari_volseg.bench import Bench
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from napari_volseg.bench import bench
     from napari_volseg.planning import plan_training
 
-    place = Path(tempfile.gettempdir()) if args.disk is None else args.disk.expanduser()
+    place = Path(tempfile.gettempdir()) if args.disk is None else expand_home(args.disk)
     with writing(place):
         folder = tempfile.TemporaryDirectory(prefix=".volseg-bench-", dir=place)
     with folder as name:

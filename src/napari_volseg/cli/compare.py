@@ -21,11 +21,16 @@ from napari_volseg.cli.options import (
     print_json,
     say,
 )
+from napari_volseg.cli.outputs import check_output
 from napari_volseg.cli.words import count, duration, file_size
 from napari_volseg.comparison import RunFacts, differing_settings, read_facts
 from napari_volseg.errors import DataError
+from napari_volseg.io import expand_home
 
 __all__ = ["add_commands"]
+
+_Writer = Callable[[Path, Sequence[RunFacts], list[list[str]]], None]
+_WRITERS: dict[str, _Writer] = {".html": write_report, ".png": write_curves}
 
 
 def add_commands(commands: Commands) -> None:
@@ -56,10 +61,12 @@ def run(args: argparse.Namespace) -> int:
     if len(args.runs_to_compare) < 2:
         raise DataError("give two runs or more to compare; 'volseg runs' lists yours")
     folders = [find_run(text, args.runs) for text in args.runs_to_compare]
-    write = _writer(args.output, overwrite=args.overwrite) if args.output else None
+    output = None if args.output is None else expand_home(args.output).absolute()
+    if output is not None:
+        check_output(output, tuple(_WRITERS), overwrite=args.overwrite)
     runs = [read_facts(folder) for folder in folders]
-    if write is not None:
-        write(args.output.expanduser().absolute(), runs, _rows(runs))
+    if output is not None:
+        _WRITERS[output.suffix.lower()](output, runs, _rows(runs))
     if args.json:
         answer = [asdict(run) for run in runs]
         print_json({"runs": answer, "differences": differing_settings(runs)})
@@ -73,24 +80,9 @@ def run(args: argparse.Namespace) -> int:
         console.print(_table(["setting", *(run.name for run in runs)], rows))
     else:
         say("all settings are the same")
-    if args.output:
-        say(f"written: {args.output}")
+    if output is not None:
+        say(f"written: {output}")
     return 0
-
-
-_Writer = Callable[[Path, Sequence[RunFacts], list[list[str]]], None]
-
-
-def _writer(path: Path, *, overwrite: bool) -> _Writer:
-    writers: dict[str, _Writer] = {".html": write_report, ".png": write_curves}
-    write = writers.get(path.suffix.lower())
-    if write is None:
-        raise DataError(f"{path}: the output must end in .html or .png")
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} is there already: choose another -o, or --overwrite")
-    if not path.expanduser().absolute().parent.is_dir():
-        raise DataError(f"the folder of {path} is not there: make it first")
-    return write
 
 
 def _rows(runs: Sequence[RunFacts]) -> list[list[str]]:

@@ -21,6 +21,7 @@ from napari_volseg.cli.options import (
     print_json,
     say,
 )
+from napari_volseg.io import expand_home
 from napari_volseg.processors import count_processors
 from napari_volseg.runs import default_runs_dir
 
@@ -53,7 +54,7 @@ def add_commands(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found; return 1 when a job could not run."""
-    runs_dir = (args.runs or default_runs_dir()).expanduser().absolute()
+    runs_dir = expand_home(args.runs or default_runs_dir()).absolute()
     problems: list[str] = []
     advice: list[str] = []
     packages = _packages(problems)

@@ -15,9 +15,10 @@ from rich.progress import track
 
 from napari_volseg.cli.data import add_data_options
 from napari_volseg.cli.options import Commands, add_json_option, print_json, say
+from napari_volseg.cli.outputs import check_output
 from napari_volseg.cli.train import find_run, read_training
 from napari_volseg.errors import DataError
-from napari_volseg.io import atomic_path, write_text
+from napari_volseg.io import atomic_path, expand_home, write_text
 
 if TYPE_CHECKING:
     from napari_volseg.lr_finding import RateCurve
@@ -62,8 +63,11 @@ def run(args: argparse.Namespace) -> int:
     """Explore, then print the suggestion."""
     if args.steps < 20:
         raise DataError(f"--steps is {args.steps}: at least 20 are needed for a curve")
-    if args.output:
-        _check_output(args.output, overwrite=args.overwrite)
+    output = None if args.output is None else expand_home(args.output).absolute()
+    if output is not None:
+        check_output(output, (".png", ".json"), overwrite=args.overwrite)
+        if output.suffix.lower() == ".png":
+            _figure()
     config, pairs = read_training(args, find_run(args.target), args.settings)
     from napari_volseg.lr_finding import explore_rates, read_curve
     from napari_volseg.planning import plan_training
@@ -81,28 +85,17 @@ def run(args: argparse.Namespace) -> int:
             )
         )
     curve = read_curve([rate for rate, _ in steps], [loss for _, loss in steps])
-    if args.output:
-        _write(args.output.expanduser().absolute(), curve)
+    if output is not None:
+        _write(output, curve)
     if args.json:
         print_json(asdict(curve))
         return 0
     configured = plan.config.optimization.optimizer.lr
     say(f"suggested: optimization.optimizer.lr={curve.suggestion:g}")
     say(f"configured: {configured:g}; the loss was lowest at {curve.lowest:g}")
-    if args.output:
-        say(f"written: {args.output}")
+    if output is not None:
+        say(f"written: {output}")
     return 0
-
-
-def _check_output(path: Path, *, overwrite: bool) -> None:
-    if path.suffix.lower() not in (".png", ".json"):
-        raise DataError(f"{path}: the output must end in .png or .json")
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} is there already: choose another -o, or --overwrite")
-    if not path.expanduser().absolute().parent.is_dir():
-        raise DataError(f"the folder of {path} is not there: make it first")
-    if path.suffix.lower() == ".png":
-        _figure()
 
 
 def _write(path: Path, curve: RateCurve) -> None:

@@ -13,6 +13,7 @@ from napari_volseg.config import (
     build_config,
 )
 from napari_volseg.errors import DataError
+from napari_volseg.io import expand_home
 from napari_volseg.models import read_model_info
 from napari_volseg.runs import default_runs_dir, is_run, list_runs, read_config
 
@@ -45,8 +46,8 @@ def find_model(text: str, runs_dir: Path | None = None) -> Path:
     DataError
         If there is no such thing, or the run has no model yet.
     """
-    runs_dir = (runs_dir or default_runs_dir()).expanduser()
-    for path in (Path(text).expanduser(), runs_dir / text):
+    runs_dir = expand_home(runs_dir or default_runs_dir())
+    for path in (expand_home(text), runs_dir / text):
         if path.is_file():
             return path.absolute()
         if is_run(path):
@@ -65,8 +66,8 @@ def find_run(text: str, runs_dir: Path | None = None) -> Path:
     DataError
         If there is no such run; it names the nearest.
     """
-    runs_dir = (runs_dir or default_runs_dir()).expanduser()
-    for path in (Path(text).expanduser(), runs_dir / text):
+    runs_dir = expand_home(runs_dir or default_runs_dir())
+    for path in (expand_home(text), runs_dir / text):
         if is_run(path):
             return path.absolute()
     names = [run.name for run in list_runs(runs_dir)]

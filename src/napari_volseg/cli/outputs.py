@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from napari_volseg.errors import DataError
-from napari_volseg.io import parse_source
+from napari_volseg.io import expand_home, parse_source
 
 __all__ = ["check_output", "refuse_inputs"]
 
@@ -83,7 +83,7 @@ def _file_of(source: str | Path) -> Path:
 
 
 def _real(path: Path) -> Path:
-    return Path(os.path.realpath(os.path.expanduser(path)))
+    return Path(os.path.realpath(expand_home(path)))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

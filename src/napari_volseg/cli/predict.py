@@ -37,6 +37,7 @@ from napari_volseg.cli.unfinished import (
 from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.io import (
+    expand_home,
     expand_sources,
     open_mask,
     open_volume,
@@ -269,7 +270,7 @@ def _outputs(sources: Sequence[str], output: Path | None) -> list[Path]:
     """Return where the prediction of each source goes."""
     folder = Path()
     if output is not None:
-        output = output.expanduser().absolute()
+        output = expand_home(output).absolute()
         if output.is_dir() and output.suffix != ".zarr":
             folder = output
         elif len(sources) == 1:

@@ -21,7 +21,7 @@ from napari_volseg.config import (
     build_config,
 )
 from napari_volseg.errors import DataError
-from napari_volseg.io import open_labels, write_json, writing
+from napari_volseg.io import expand_home, open_labels, write_json, writing
 from napari_volseg.models import read_model_info
 from napari_volseg.runs import is_prediction
 from napari_volseg.runs.prediction import REQUEST
@@ -52,7 +52,7 @@ def add_commands(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segment the maps anew."""
-    path = args.file.expanduser()
+    path = expand_home(args.file)
     for setting in args.settings:
         if not setting.startswith("instances."):
             raise DataError(

@@ -27,6 +27,7 @@ from napari_volseg.config import (
     why_left_out,
 )
 from napari_volseg.errors import DataError
+from napari_volseg.io import expand_home
 from napari_volseg.runs import default_runs_dir, list_runs
 
 __all__ = ["add_commands"]
@@ -94,7 +95,7 @@ def _config(args: argparse.Namespace) -> int:
 
 
 def _runs(args: argparse.Namespace) -> int:
-    runs_dir = (args.runs or default_runs_dir()).expanduser().absolute()
+    runs_dir = expand_home(args.runs or default_runs_dir()).absolute()
     runs = list_runs(runs_dir)
     if args.json:
         print_json([dataclasses.asdict(run) for run in runs])

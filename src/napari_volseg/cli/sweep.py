@@ -22,6 +22,7 @@ from napari_volseg.cli.options import (
 from napari_volseg.cli.progress import Reporter, interruptible
 from napari_volseg.cli.settings import load_settings
 from napari_volseg.errors import DataError
+from napari_volseg.io import expand_home
 from napari_volseg.runs import default_runs_dir
 from napari_volseg.sweeps import (
     SearchResult,
@@ -113,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sweep_folder(args: argparse.Namespace) -> Path | None:
-    runs_dir = (args.runs or default_runs_dir()).expanduser()
-    for path in (Path(args.target).expanduser(), runs_dir / args.target):
+    runs_dir = expand_home(args.runs or default_runs_dir())
+    for path in (expand_home(args.target), runs_dir / args.target):
         if is_sweep(path):
             return path.absolute()
     return None
@@ -126,7 +127,7 @@ def _create(args: argparse.Namespace) -> Sweep:
         settings.append(f"system.device={args.device}")
     space, fixed = parse_space(settings)
     if args.space is not None:
-        space = read_space(args.space.expanduser()) | space
+        space = read_space(expand_home(args.space)) | space
     config = with_sources(load_settings(args.target, fixed), given_data(args))
     if not config.data.train_image:
         raise DataError(
@@ -136,7 +137,7 @@ def _create(args: argparse.Namespace) -> Sweep:
     return create_sweep(
         config,
         space,
-        (args.runs or default_runs_dir()).expanduser().absolute(),
+        expand_home(args.runs or default_runs_dir()).absolute(),
         args.name or f"{config.experiment_name}-sweep",
         n_trials=args.trials or _DEFAULT_TRIALS,
         metric=args.metric,

@@ -27,6 +27,7 @@ from napari_volseg.config import (
     preset_names,
 )
 from napari_volseg.errors import DataError
+from napari_volseg.io import expand_home
 from napari_volseg.results import (
     LOG,
     RESULTS,
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict and score one volume after the other."""
     subject = _find(args)
     volumes = _volumes(args, subject)
-    output = (args.output or subject.home / RESULTS).expanduser().absolute()
+    output = expand_home(args.output or subject.home / RESULTS).absolute()
     if output.is_dir() and any(output.iterdir()) and not args.overwrite:
         raise DataError(
             f"{output} has the results of an earlier test: --overwrite replaces them, "
@@ -160,7 +161,7 @@ class _Subject:
 def _find(args: argparse.Namespace) -> _Subject:
     settings = list(args.settings)
     wanted = [s for s in settings if s.split(".")[0] in SECTIONS]
-    target = Path(args.target).expanduser()
+    target = expand_home(args.target)
     named = args.target in preset_names() or target.suffix in {".yaml", ".yml"}
     config = load_settings(args.target, settings) if named else None
     model = (
@@ -191,7 +192,7 @@ def _model_of(config: Config, args: argparse.Namespace) -> Path:
     """Return the model of the newest run with the configuration's name."""
     if args.checkpoint and args.checkpoint not in (*_NAMED, "average"):
         return find_model(args.checkpoint)
-    runs_dir = (args.runs or default_runs_dir()).expanduser().absolute()
+    runs_dir = expand_home(args.runs or default_runs_dir()).absolute()
     for summary in list_runs(runs_dir):
         done = summary.has_model or summary.has_checkpoint
         if summary.preset == config.experiment_name and done:

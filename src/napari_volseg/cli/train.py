@@ -19,6 +19,7 @@ from napari_volseg.cli.options import (
 from napari_volseg.cli.settings import load_settings
 from napari_volseg.config import Config, preset_names
 from napari_volseg.errors import DataError
+from napari_volseg.io import expand_home
 from napari_volseg.ranks import assist_in_cluster, place_in_cluster
 from napari_volseg.runs import (
     TrainingPair,
@@ -122,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         return run_fast(config, pairs)
     runs_dir = args.runs or (folder.parent if folder else default_runs_dir())
     name = args.name or (folder.name if folder else None)
-    new = create_run(config, pairs, runs_dir.expanduser(), name)
+    new = create_run(config, pairs, expand_home(runs_dir), name)
     return _train(new, args, resume=False)
 
 
@@ -190,10 +191,10 @@ def _refuse_other_machine(config: Config, in_cluster: bool) -> None:
 
 def find_run(target: str, runs_dir: Path | None = None) -> Path | None:
     """Return the run folder that is meant: a path, or a name in the folder of runs."""
-    runs_dir = (runs_dir or default_runs_dir()).expanduser()
+    runs_dir = expand_home(runs_dir or default_runs_dir())
     if target in preset_names():
         return None
-    for path in (Path(target).expanduser(), runs_dir / target):
+    for path in (expand_home(target), runs_dir / target):
         if is_run(path):
             return path.absolute()
         if path.is_dir():

@@ -16,6 +16,7 @@ from threading import Event
 from napari_volseg.cli.neuroglancing import serving
 from napari_volseg.cli.options import Commands, add_runs_option, say
 from napari_volseg.errors import DataError
+from napari_volseg.io import expand_home
 from napari_volseg.runs import default_runs_dir, is_run
 from napari_volseg.views import Shown, find_shown
 
@@ -104,6 +105,6 @@ def open_napari(shown: Sequence[Shown]) -> None:
 
 
 def _find(text: str, runs_dir: Path | None) -> Path:
-    path = Path(text).expanduser()
-    run = (runs_dir or default_runs_dir()).expanduser() / text
+    path = expand_home(text)
+    run = expand_home(runs_dir or default_runs_dir()) / text
     return (run if not path.exists() and is_run(run) else path).absolute()

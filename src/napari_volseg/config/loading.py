@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -153,7 +154,7 @@ def dump_config(config: Config) -> str:
 
 
 def _read_tree(name: str | Path) -> dict[str, Any]:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if str(name) in preset_names():
         text = (
             resources.files("napari_volseg") / "presets" / f"{name}.yaml"

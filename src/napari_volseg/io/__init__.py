@@ -11,6 +11,7 @@ from napari_volseg.io.atomic import (
     write_text,
     writing,
 )
+from napari_volseg.io.home import expand_home
 from napari_volseg.io.kinds import kind_of_file
 from napari_volseg.io.lazy import LazyArray
 from napari_volseg.io.reading import (
@@ -43,6 +44,7 @@ __all__ = [
     "atomic_path",
     "content_hash",
     "create_zarr",
+    "expand_home",
     "expand_sources",
     "flush_folder",
     "flush_shards",

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from napari_volseg.errors import DataError
 from napari_volseg.io.failures import os_errno, reason
+from napari_volseg.io.home import expand_home
 
 __all__ = [
     "atomic_path",
@@ -40,7 +41,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the folder is missing or read-only, the disk is full, or another
         program keeps the file for longer than five seconds.
     """
-    target = Path(path).expanduser()
+    target = expand_home(path)
     temporary = target.with_name(f".volseg-{secrets.token_hex(8)}{target.suffix}")
     with writing(target):
         if target.is_dir():

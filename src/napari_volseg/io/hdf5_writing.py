@@ -16,6 +16,7 @@ from napari_volseg.geometry import iter_boxes
 from napari_volseg.io.atomic import atomic_path
 from napari_volseg.io.datasets import check_dtype
 from napari_volseg.io.hdf5 import in_use
+from napari_volseg.io.home import expand_home
 from napari_volseg.volume import ArrayLike, VoxelSize
 
 __all__ = ["add_dataset", "write_hdf5"]
@@ -50,7 +51,7 @@ def write_hdf5(
         If the file is in use, the disk is full or an array has an unsuitable
         type; a file that was there stays as it was.
     """
-    target = Path(path).expanduser()
+    target = expand_home(path)
     for name, array in arrays.items():
         check_dtype(np.dtype(array.dtype), name)
         if len(array.shape) not in (3, 4):

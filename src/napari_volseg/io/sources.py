@@ -14,6 +14,7 @@ from pathlib import Path
 
 from napari_volseg.errors import DataError
 from napari_volseg.io.failures import refusing
+from napari_volseg.io.home import expand_home
 
 __all__ = ["Source", "check_exists", "content_hash", "expand_sources", "parse_source"]
 
@@ -174,7 +175,7 @@ def check_exists(path: Path) -> Path:
     DataError
         If it is neither a file nor a folder: missing, a pipe, a device.
     """
-    path = path.expanduser()
+    path = expand_home(path)
     with refusing(str(path), "check the path"):
         if not (path.is_file() or path.is_dir()):
             if os.path.lexists(path):

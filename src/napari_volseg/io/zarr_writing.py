@@ -19,6 +19,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size, iter_boxes
 from napari_volseg.io.atomic import flush_file, writing
 from napari_volseg.io.datasets import check_dtype
+from napari_volseg.io.home import expand_home
 from napari_volseg.io.ngff import make_multiscale
 from napari_volseg.volume import ArrayLike, VoxelSize
 
@@ -188,7 +189,7 @@ def _copy(array: ArrayLike, stored: zarr.Array[Any]) -> None:
 
 
 def _free(path: str | os.PathLike[str]) -> Path:
-    target = Path(path).expanduser()
+    target = expand_home(path)
     if os.path.lexists(target):
         raise DataError(f"{target} is there already: choose another name or delete it")
     return target

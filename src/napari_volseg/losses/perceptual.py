@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from napari_volseg.checkpoint import load_model
 from napari_volseg.errors import DataError
+from napari_volseg.io import expand_home
 from napari_volseg.losses.maps import ChannelMaps
 from napari_volseg.losses.terms import Term
 from napari_volseg.networks import RSUNet
@@ -34,7 +35,7 @@ def load_features(path: str | Path) -> Features:
         network is not RSUNet, or bins.
     """
     setting = "model.loss.perceptual_model"
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if not path.is_absolute():
         raise DataError(
             f"{setting} is '{path}': give an absolute path, a run works in a folder "

@@ -14,6 +14,7 @@ from typing import Literal
 from napari_volseg.config import parse_tree, read_text
 from napari_volseg.errors import DataError
 from napari_volseg.events import CheckpointSaved, Progress, Validated, from_json
+from napari_volseg.io import expand_home
 from napari_volseg.runs.folder import (
     CHECKPOINTS,
     CONFIG,
@@ -69,7 +70,7 @@ class RunSummary:
 def default_runs_dir() -> Path:
     """Return the folder of runs: VOLSEG_RUNS, else ``volseg-runs`` at home."""
     chosen = os.environ.get("VOLSEG_RUNS")
-    return Path(chosen).expanduser() if chosen else Path.home() / "volseg-runs"
+    return expand_home(chosen) if chosen else Path.home() / "volseg-runs"
 
 
 def list_runs(runs_dir: Path) -> list[RunSummary]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Literal
 from napari_volseg.config import Config, DataConfig
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
-from napari_volseg.io import expand_sources, open_volume, parse_source
+from napari_volseg.io import expand_home, expand_sources, open_volume, parse_source
 from napari_volseg.runs.annotations import read_annotated
 from napari_volseg.volume import LabelledVolume
 
@@ -59,12 +58,12 @@ def collect_pairs(config: Config) -> list[TrainingPair]:
 def absolute_source(source: str) -> str:
     """Return the source with an absolute path."""
     parsed = parse_source(source)
-    return str(replace(parsed, path=Path(absolute_file(str(parsed.path)))))
+    return str(replace(parsed, path=expand_home(parsed.path).absolute()))
 
 
 def absolute_file(path: str) -> str:
-    """Return the absolute path of a file; an unknown user after ``~`` is a name."""
-    return str(Path(os.path.expanduser(path)).absolute())
+    """Return the absolute path of a file."""
+    return str(expand_home(path).absolute())
 
 
 def _collect(

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
-from napari_volseg.io import Source, open_labels, open_volume, write_hdf5, write_json
+from napari_volseg.io import (
+    Source,
+    expand_home,
+    open_labels,
+    open_volume,
+    write_hdf5,
+    write_json,
+)
 from napari_volseg.runs.naming import new_folder
 from napari_volseg.runs.relocation import describe_source, relocate_image
 from napari_volseg.volume import ArrayLike, Volume, reading
@@ -91,7 +98,7 @@ def create_prediction(
         If the model is not there, the mask does not fit or the folder cannot be
         written.
     """
-    model_path = Path(model_path).expanduser().absolute()
+    model_path = expand_home(model_path).absolute()
     if not model_path.is_file():
         raise DataError(f"the model {model_path} is not there: train one, or choose it")
     if mask is not None and mask.shape != image.shape_ZYX:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 from napari import settings
 
 from napari_volseg.config import Config
+from napari_volseg.io import expand_home
 from napari_volseg.runs import default_runs_dir
 
 __all__ = ["autosave_minutes", "default_device", "runs_dir", "with_default_device"]
@@ -28,7 +29,7 @@ def runs_dir() -> Path:
     chosen = str(_preference("runs_dir", "")).strip()
     if os.environ.get("VOLSEG_RUNS") or not chosen:
         return default_runs_dir()
-    return Path(chosen).expanduser()
+    return expand_home(chosen)
 
 
 def default_device() -> Device:
