@@ -25,11 +25,13 @@ from napari_volseg.io import (
     write_volume_zarr,
     writing,
 )
+from napari_volseg.io.failures import refusing
 from napari_volseg.io.hdf5_writing import add_dataset
 from napari_volseg.volume import ArrayLike, Volume, VoxelSize
 
 __all__ = [
     "ENDINGS",
+    "check_replaceable",
     "is_handed_over",
     "read_maps",
     "read_thresholds",
@@ -43,6 +45,7 @@ ENDINGS = (".h5", ".zarr")
 _HDF5 = {".h5", ".hdf5"}
 _GROUP = "output.zarr"
 """Folder in a job where its arrays become a Zarr group."""
+_NODE = "zarr.json"
 _ARRAYS = ("maps", "instances")
 
 
@@ -105,7 +108,7 @@ def read_thresholds(path: Path) -> InstancesConfig:
     """Return the thresholds that the stored instances were made with."""
     try:
         if path.is_dir():
-            attributes = json.loads((path / "zarr.json").read_text("utf-8"))
+            attributes = json.loads((path / _NODE).read_text("utf-8"))
             facts = attributes["attributes"][_ATTRIBUTE]
         else:
             with h5py.File(path, "r") as file:
@@ -114,6 +117,18 @@ def read_thresholds(path: Path) -> InstancesConfig:
     except (OSError, KeyError, ValueError, TypeError):
         return InstancesConfig()
     return build_config(tree, where=f"the thresholds stored in {path}").instances
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse a file whose instances cannot be replaced, before any work is done.
+
+    Raises
+    ------
+    DataError
+        If it is a Zarr group of another version, or a damaged one.
+    """
+    if path.is_dir():
+        _read_group(path)
 
 
 def replace_instances(
@@ -126,6 +141,7 @@ def replace_instances(
 
     Lazy ones are copied block by block.
     """
+    path = Path(os.path.realpath(path))  # a link to it stays one
     if path.is_dir():
         _replace_in_zarr(path, labels_ZYX, voxel_size, instances)
         return
@@ -144,7 +160,7 @@ def _write_zarr(path: Path, job: Path, facts: dict[str, Any]) -> None:
     group = job / _GROUP
     with writing(group):
         group.mkdir(mode=0o700, exist_ok=True)
-        _write_group(group, facts)
+        _write_group(group, {}, facts)
         for name in _ARRAYS:
             (job / f"{name}.zarr").rename(group / name)
         with tempfile.TemporaryDirectory(prefix=".volseg-", dir=path.parent) as place:
@@ -172,23 +188,35 @@ def _replace_in_zarr(
     voxel_size: VoxelSize,
     instances: InstancesConfig,
 ) -> None:
+    node = _read_group(path)
     with tempfile.TemporaryDirectory(prefix=".volseg-", dir=path.parent) as place:
         group = Path(place) / "new.zarr"
         write_volume_zarr(group, {"instances": labels_ZYX}, voxel_size)
         _swap(group / "instances", path / "instances", Path(place) / "old")
-    attributes = json.loads((path / "zarr.json").read_text("utf-8"))
-    facts = _old_facts(attributes.get("attributes", {}).get(_ATTRIBUTE))
+    facts = _old_facts(node["attributes"].get(_ATTRIBUTE))
     facts["instances"] = instances.model_dump(mode="json")
-    _write_group(path, facts)
+    _write_group(path, node, facts)
 
 
-def _write_group(group: Path, facts: dict[str, Any]) -> None:
-    node = {
-        "zarr_format": 3,
-        "node_type": "group",
-        "attributes": {_ATTRIBUTE: facts},
-    }
-    write_json(group / "zarr.json", node)
+def _read_group(path: Path) -> dict[str, Any]:
+    """Return what a Zarr group says of itself."""
+    file = path / _NODE
+    if not file.is_file():
+        raise DataError(
+            f"{path} has no {_NODE}, as in version 2 of Zarr, so its instances cannot "
+            "be replaced: predict again with -o OUT.zarr or -o OUT.h5"
+        )
+    with refusing(str(file)):
+        node = dict(json.loads(file.read_text("utf-8")))
+        return {**node, "attributes": dict(node.get("attributes", {}))}
+
+
+def _write_group(group: Path, node: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Write the facts into a group; its other attributes stay."""
+    attributes = {**node.get("attributes", {}), _ATTRIBUTE: facts}
+    new = {"zarr_format": 3, "node_type": "group", **node, "attributes": attributes}
+    new.pop("consolidated_metadata", None)  # a copy of what its arrays said before
+    write_json(group / _NODE, new)
 
 
 def _swap(new: Path, target: Path, old: Path) -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 
-from napari_volseg.cli.maps_file import read_maps, read_thresholds, replace_instances
+from napari_volseg.cli.maps_file import (
+    check_replaceable,
+    read_maps,
+    read_thresholds,
+    replace_instances,
+)
 from napari_volseg.cli.options import (
     Commands,
     add_json_option,
@@ -77,11 +83,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _segment_file(path: Path, config: InstancesConfig) -> int:
     maps = read_maps(path)
+    check_replaceable(path)
     from napari_volseg.instances import segment_stored
 
     # Beside the maps, where there must be room for the new instances anyway.
     with writing(path):
-        folder = tempfile.TemporaryDirectory(prefix=".volseg-", dir=path.parent)
+        beside = os.path.dirname(os.path.realpath(path))
+        folder = tempfile.TemporaryDirectory(prefix=".volseg-", dir=beside)
     with folder as place:
         target = Path(place) / "instances.zarr"
         result = segment_stored(
