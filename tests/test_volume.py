@@ -116,6 +116,7 @@ def test_ids_are_exact_at_any_width():
         (np.array([np.nan, 1]), "fractions"),
         (np.array([2**63], np.uint64), "63 bits"),
         (np.array([2.0**25], np.float32), "32-bit floats"),
+        (np.array([2050], np.float16), r"above 2\^11 as 16-bit floats"),
         (np.array(["a"]), "object numbers"),
     ],
 )

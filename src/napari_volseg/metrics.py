@@ -110,6 +110,7 @@ def evaluate_blocks(
     block: Size,
     threads: int | None = None,
     names: tuple[str, str] = ("the prediction", "the truth"),
+    mask_name: str = "the mask",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
     """Compare instances of volumes of any size; only blocks of them are in memory.
@@ -129,18 +130,19 @@ def evaluate_blocks(
     threads
         Blocks that are read and counted at the same time; by default one for each
         processor that this process may use, at most 16.
-    names
-        Of prediction and truth, for messages.
+    names, mask_name
+        Of prediction and truth, and of where that is annotated, for messages.
     report
         Called with the number of blocks done and of all blocks.
 
     Raises
     ------
     DataError
-        If the shapes differ, ids are negative or fractions, or a block cannot be read.
+        If the shapes differ, ids are negative or fractions, nothing is annotated, or
+        a block cannot be read.
     """
     shape = tuple(truth_ZYX.shape)
-    for array, name in ((pred_ZYX, names[0]), (annotated_ZYX, "the mask")):
+    for array, name in ((pred_ZYX, names[0]), (annotated_ZYX, mask_name)):
         if array is not None and tuple(array.shape) != shape:
             raise DataError(
                 f"{name} has the shape {tuple(array.shape)} but {names[1]} has "
@@ -161,6 +163,11 @@ def evaluate_blocks(
     overlaps = add_overlaps(
         _in_threads(count, boxes, threads or default_threads(), report)
     )
+    if not overlaps.counts.size:
+        raise DataError(
+            f"{mask_name} is 0 everywhere, so there is nothing to compare: give one "
+            "that is not 0 where the truth is annotated"
+        )
     return score_overlaps(overlaps, min_size)
 
 

@@ -222,10 +222,12 @@ def _check_labels(labels: NDArray[Any], name: str) -> NDArray[np.integer[Any]]:
             raise DataError(
                 f"{name} holds fractions, not object numbers: is it an image layer?"
             )
-        if np.abs(labels).max() > 2**24 and labels.dtype.itemsize <= 4:
+        digits = np.finfo(labels.dtype).nmant + 1
+        if float(np.abs(labels).max()) > 2**digits:
             raise DataError(
-                f"{name} stores ids above 2^24 as 32-bit floats, which rounds them: "
-                "save the labels as integers"
+                f"{name} stores ids above 2^{digits} as "
+                f"{8 * labels.dtype.itemsize}-bit floats, which rounds them: save the "
+                "labels as integers"
             )
     low, high = int(labels.min()), int(labels.max())
     if low < 0:

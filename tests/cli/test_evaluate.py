@@ -79,3 +79,29 @@ def test_a_damaged_block_is_named(em, cells, capsys):
 
     assert main(["evaluate", "pred.zarr", "em.h5:labels"]) == 2
     assert "pred.zarr cannot be read" in capsys.readouterr().err
+
+
+def test_a_mask_without_a_voxel_is_refused(em, cells, failure):
+    np.save("mask.npy", np.zeros(cells.labels_ZYX.shape, np.uint8))
+    labels = ["em.h5:labels", "em.h5:labels"]
+    assert "mask.npy is 0 everywhere" in failure(
+        "evaluate", *labels, "--mask", "mask.npy", "--json"
+    )
+
+
+def test_that_nothing_was_compared_is_said_beside_the_scores(em, cells, capsys):
+    np.save("mask.npy", cells.labels_ZYX == 0)
+    labels = ["em.h5:labels", "em.h5:labels"]
+    for more in (["--min-size", "100000"], ["--mask", "mask.npy"]):
+        assert main(["evaluate", *labels, *more, "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["n_true"] == 0
+        assert "there was no instance to compare" in err
+    assert main(["evaluate", *labels, "--json"]) == 0
+    assert "no instance" not in capsys.readouterr().err
+
+
+def test_ids_that_small_floats_round_are_refused(em, cells, failure):
+    np.save("pred.npy", cells.labels_ZYX.astype(np.float16) * np.float16(200))
+    message = failure("evaluate", "pred.npy", "em.h5:labels")
+    assert "pred.npy stores ids above 2^11 as 16-bit floats" in message

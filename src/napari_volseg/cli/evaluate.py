@@ -63,11 +63,17 @@ def run(args: argparse.Namespace) -> int:
             args.min_size,
             block=reading_block(truth.shape, [a.chunks for a in arrays], MAX_VOXELS),
             names=(args.prediction, args.truth),
+            mask_name=args.mask or "the mask",
             report=report,
         )
     for array in arrays:
         if array.missing_note:
             sys.stderr.write(f"{array.missing_note}\n")
+    if metrics["n_true"] == metrics["n_pred"] == 0:
+        sys.stderr.write(
+            "volseg: there was no instance to compare, predicted or true, so the "
+            "scores say nothing: look at --mask, --min-size and the files\n"
+        )
     if args.json:
         print_json(metrics)
         return 0
