@@ -1,5 +1,6 @@
 """``volseg predict --resume``: what was finished is found again."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -179,3 +180,55 @@ def test_another_voxel_size_is_refused(em, model, monkeypatch, capsys, begun):
             assert main([*ask, *other, "--resume"]) == 2
             assert "another voxel size: give the same" in capsys.readouterr().err
     assert main([*ask, *begun, "--resume"]) == 0
+
+
+@pytest.mark.parametrize("output", ["out.h5", "out.zarr"])
+def test_what_is_complete_is_answered_as_when_it_was_made(em, model, capsys, output):
+    ask = ["predict", str(model), "em.h5:raw", "-o", output, "--json"]
+    assert main([*ask, "instances.min_size=6"]) == 0
+    made = json.loads(capsys.readouterr().out)
+
+    assert main([*ask, "--resume"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        **made,
+        "message": "It was complete.",
+    }
+
+    assert main(["segment", output, "instances.min_size=100000"]) == 0
+    capsys.readouterr()
+    assert main([*ask, "--resume"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_instances"] == 0
+
+
+def test_all_of_a_glob_are_answered(em, model, capsys):
+    shutil.copy(em, "em2.h5")
+    assert main(["predict", str(model), "em2.h5:raw"]) == 0
+    capsys.readouterr()
+    assert main(["predict", str(model), "e*[2m].h5:raw", "--resume", "--json"]) == 0
+    out, err = capsys.readouterr()
+    names = [Path(answer["path"]).name for answer in json.loads(out)]
+    assert names == ["em2_volseg.h5", "em_volseg.h5"]
+    assert err.count("is complete") == 1
+
+
+def test_another_file_is_not_called_complete(em, model, failure):
+    ask = ["predict", str(model), "em.h5:raw", "--resume", "-o"]
+    assert main(["predict", str(model), "em.h5:raw", "-o", "out.h5"]) == 0
+    part = failure("predict", str(model), "em.h5:raw[2:]", "--resume", "-o", "out.h5")
+    assert "another prediction, of the shape" in part
+    Path("here").symlink_to(em.parent)
+    same = ["here/em.h5:raw", "--resume", "-o", "out.h5"]
+    assert main(["predict", "here/model.safetensors", *same]) == 0
+    shutil.copy(em, "em2.h5")
+    image = failure("predict", str(model), "em2.h5:raw", "--resume", "-o", "out.h5")
+    assert f"another prediction, of {em}:raw" in image
+    shutil.copy(model, "better.safetensors")
+    other = failure("predict", "better.safetensors", *ask[2:], "out.h5")
+    assert f"another prediction, with the model {model}" in other
+
+    Path("thesis.h5").write_text("all of it")
+    write_hdf5("raw.h5", {"raw": np.zeros((2, 4, 4), np.uint8)}, (1, 1, 1))
+    for name in ("thesis.h5", "raw.h5"):
+        before = Path(name).read_bytes()
+        assert "is no whole prediction" in failure(*ask, name)
+        assert Path(name).read_bytes() == before

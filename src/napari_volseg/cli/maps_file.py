@@ -32,7 +32,9 @@ from napari_volseg.volume import ArrayLike, Volume, VoxelSize
 __all__ = [
     "ENDINGS",
     "check_replaceable",
+    "count_instances",
     "is_handed_over",
+    "read_facts",
     "read_maps",
     "read_thresholds",
     "replace_instances",
@@ -55,6 +57,7 @@ def write_maps_file(
     voxel_size: VoxelSize,
     *,
     model: Path,
+    source: str,
     instances: InstancesConfig,
 ) -> int:
     """Turn the folder of a finished prediction into one file or Zarr store.
@@ -66,8 +69,9 @@ def write_maps_file(
     job
         Folder with ``maps.zarr`` and ``instances.zarr``, which are moved away
         for a Zarr output.
-    model, instances
-        Written down, so that `volseg segment` can start from them.
+    model, source, instances
+        Written down, so that `volseg segment` can start from the thresholds, and
+        `--resume` knows what is complete.
 
     Returns
     -------
@@ -76,8 +80,12 @@ def write_maps_file(
     """
     maps = open_volume(str(job / "maps.zarr"), voxel_size=voxel_size).data
     labels = open_volume(str(job / "instances.zarr"), voxel_size=voxel_size).data
-    n_instances = _count(labels)
-    facts = {"model": str(model), "instances": instances.model_dump(mode="json")}
+    n_instances = count_instances(labels)
+    facts = {
+        "model": str(model),
+        "source": source,
+        "instances": instances.model_dump(mode="json"),
+    }
     if path.suffix.lower() in _HDF5:
         arrays = {"maps": maps, "instances": labels}
         write_hdf5(path, arrays, voxel_size, attrs={_ATTRIBUTE: json.dumps(facts)})
@@ -104,18 +112,24 @@ def read_maps(path: Path) -> Volume:
     return maps
 
 
-def read_thresholds(path: Path) -> InstancesConfig:
-    """Return the thresholds that the stored instances were made with."""
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return what was written down of a prediction; empty when nothing was."""
     try:
         if path.is_dir():
-            attributes = json.loads((path / _NODE).read_text("utf-8"))
-            facts = attributes["attributes"][_ATTRIBUTE]
-        else:
-            with h5py.File(path, "r") as file:
-                facts = json.loads(file.attrs[_ATTRIBUTE])
-        tree = {"instances": facts["instances"]}
+            node = json.loads((path / _NODE).read_text("utf-8"))
+            return _old_facts(node["attributes"][_ATTRIBUTE])
+        with h5py.File(path, "r") as file:
+            return _old_facts(file.attrs[_ATTRIBUTE])
     except (OSError, KeyError, ValueError, TypeError):
+        return {}
+
+
+def read_thresholds(path: Path) -> InstancesConfig:
+    """Return the thresholds that the stored instances were made with."""
+    facts = read_facts(path)
+    if "instances" not in facts:
         return InstancesConfig()
+    tree = {"instances": facts["instances"]}
     return build_config(tree, where=f"the thresholds stored in {path}").instances
 
 
@@ -239,7 +253,7 @@ def _old_facts(stored: object) -> dict[str, Any]:
     return dict(facts) if isinstance(facts, dict) else {}
 
 
-def _count(labels: ArrayLike) -> int:
+def count_instances(labels: ArrayLike) -> int:
     """Return the number of ids; instances are numbered from 1 without gaps."""
     z, y, x = labels.shape
     boxes = iter_boxes((z, y, x), (64, 512, 512))

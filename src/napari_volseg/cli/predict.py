@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_volseg.cli.complete import check_complete, describe_complete
 from napari_volseg.cli.job import run_in_terminal
 from napari_volseg.cli.maps_file import (
     ENDINGS,
@@ -118,24 +119,24 @@ def run(args: argparse.Namespace) -> int:
     sources = expand_sources([args.source])
     outputs = _outputs(sources, args.output)
     refuse_inputs(outputs, [*sources, args.mask, model])
-    for output in outputs:
-        refuse_in_use(place_of(output))
-        if not (args.resume and output.exists()):
-            check_output(output, ENDINGS, overwrite=args.overwrite)
-            _check_unfinished(output, args)
+    requests = [
+        _Request(model, source, output, inference, instances)
+        for source, output in zip(sources, outputs, strict=True)
+    ]
+    complete = [request for request in requests if _is_complete(request, args)]
     answers = []
-    for source, output in zip(sources, outputs, strict=True):
-        remove_leftovers(place_of(output))
-        if args.resume and output.exists() and not place_of(output).exists():
-            sys.stderr.write(f"volseg: {output} is complete\n")
+    for request in requests:
+        if request in complete:
+            sys.stderr.write(f"volseg: {request.output} is complete\n")
+            if args.json:
+                answers.append(describe_complete(request.output))
             continue
-        request = _Request(model, source, output, inference, instances)
         answer, code = _predict(request, args)
         if answer is not None:
             answers.append(answer)
         if code:
             return code
-    if args.json and answers:
+    if args.json:
         print_json(answers[0] if len(sources) == 1 else answers)
     elif answers:
         path = answers[-1]["path"]
@@ -158,6 +159,21 @@ class _Request:
     output: Path
     inference: InferenceConfig
     instances: InstancesConfig
+
+
+def _is_complete(request: _Request, args: argparse.Namespace) -> bool:
+    """Return whether nothing is left to do; refuse what cannot be done."""
+    output, place = request.output, place_of(request.output)
+    refuse_in_use(place)
+    if not (args.resume and output.exists()):
+        check_output(output, ENDINGS, overwrite=args.overwrite)
+        _check_unfinished(output, args)
+    remove_leftovers(place)
+    if not (args.resume and output.exists()) or place.exists():
+        return False
+    image = open_volume(request.source)
+    check_complete(output, image, request.source, request.model)
+    return True
 
 
 def _predict(
@@ -185,6 +201,7 @@ def _predict(
                 job,
                 image.voxel_size,
                 model=request.model,
+                source=absolute_source(request.source),
                 instances=request.instances,
             )
         remove(place)
