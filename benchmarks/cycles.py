@@ -1,12 +1,14 @@
 """Count what starting and stopping trainings leaves behind in napari's process.
 
-Usage: python benchmarks/cycles.py [--cycles N] [--worker real|script]
+Usage: python benchmarks/cycles.py [--cycles N] [--worker real|script] [--keep-runs]
 
 Each cycle presses Train in the dock, waits for the first sign of work, gives the
 training new labels, stops it and waits for its end, all in one napari. Prints JSON:
 threads, open files, child processes and memory after the first fifth of the cycles and
 at the end. The worker is a real one, or a script of a few lines that says the same
 things: what is left behind in napari does not depend on it, and a cycle takes a second.
+Run folders are deleted after each cycle, unless they are to be kept: lists of runs are
+then longer from cycle to cycle, and so is the memory that reading them takes.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -56,17 +59,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=50)
     parser.add_argument("--worker", choices=("real", "script"), default="script")
+    parser.add_argument("--keep-runs", action="store_true")
     args = parser.parse_args()
     if args.cycles < 5:
         parser.error("give at least 5 cycles: the first fifth is not compared")
     ensure_screen()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VOLSEG_RUNS"] = folder
-        result = measure(args.cycles, args.worker)
+        result = measure(args.cycles, args.worker, keep_runs=args.keep_runs)
     print(json.dumps(result, indent=2))
 
 
-def measure(cycles: int, worker: str) -> dict[str, Any]:
+def measure(cycles: int, worker: str, *, keep_runs: bool) -> dict[str, Any]:
     import napari
 
     from napari_volseg.sample_data import make_sample
@@ -83,13 +87,17 @@ def measure(cycles: int, worker: str) -> dict[str, Any]:
     counted: list[dict[str, float]] = []
     for number in range(cycles):
         cycle(viewer, dock, labels, number)
-        counted.append(count())
+        if not keep_runs:
+            delete_runs(Path(os.environ["VOLSEG_RUNS"]))
+        if number in (cycles // 5 - 1, cycles - 1):  # counting takes memory itself
+            counted.append(count())
     viewer.close()
-    first, last = counted[cycles // 5 - 1], counted[-1]
+    first, last = counted
     growth = {key: round(last[key] - first[key], 2) for key in first}
     growth["rss_percent"] = round(100 * growth["rss_mb"] / first["rss_mb"], 2)
     return {
         "worker": worker,
+        "keep_runs": keep_runs,
         "cycles": cycles,
         "after_first_fifth": first,
         "at_the_end": last,
@@ -114,6 +122,11 @@ def cycle(viewer: Any, dock: Any, labels: Any, number: int) -> None:
     pump(lambda: running_job(viewer, "train") is None, 120)
     if running_job(viewer, "train") is not None:
         raise SystemExit(f"cycle {number}: the training does not end")
+
+
+def delete_runs(folder: Path) -> None:
+    for run in folder.iterdir():
+        shutil.rmtree(run)
 
 
 def count() -> dict[str, float]:

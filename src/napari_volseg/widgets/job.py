@@ -176,7 +176,7 @@ class Job(QObject):
             Only follow a worker that is running already.
         """
         _running.append(self)
-        # napari keeps the function of each worker for as long as its window is open.
+        # napari keeps each worker and its function for as long as its window is open.
         work = _Described(_run_once, [self._work(make_folder, resume, attach)])
         work.words = self.title
         self._worker = create_worker(
@@ -189,6 +189,7 @@ class Job(QObject):
         self._worker.yielded.connect(self._receive)
         self._worker.errored.connect(self._fail)
         self._worker.finished.connect(self._leave)
+        self._worker.finished.connect(self._let_go)
         application = QCoreApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self.close)
@@ -343,10 +344,16 @@ class Job(QObject):
     def _leave(self) -> None:
         if self in _running:
             _running.remove(self)
-        self._worker.on_quit = None
+        if self._worker is not None:
+            self._worker.on_quit = None
         if self._activity is not None:
             self._activity.close()
             self._activity = None
+
+    def _let_go(self) -> None:
+        """Free the connections of the worker, which nobody else does."""
+        worker, self._worker = self._worker, None
+        worker.signals.deleteLater()
 
     def _show_activity(self) -> None:
         """Move the bar in the activity dock, at most twice a second.
