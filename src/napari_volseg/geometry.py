@@ -51,6 +51,13 @@ class Box:
         z, y, x = (int(n) for n in shape_ZYX)
         return cls((0, 0, 0), (z, y, x))
 
+    @classmethod
+    def around(cls, boxes: Sequence[Box]) -> Box:
+        """Return the smallest box around boxes."""
+        start = [min(box.start[axis] for box in boxes) for axis in range(3)]
+        stop = [max(box.stop[axis] for box in boxes) for axis in range(3)]
+        return cls((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
     @property
     def shape(self) -> Size:
         """Edge lengths in voxels."""

@@ -14,6 +14,7 @@ from napari_volseg.geometry import Box
 from napari_volseg.review import (
     Review,
     ReviewFolder,
+    Stroke,
     fingerprint,
     instance_table,
     measure_instances,
@@ -44,14 +45,14 @@ def same_table(review: Review) -> None:
         np.testing.assert_allclose(review.table[name], column, err_msg=name)
 
 
-def paint(review: Review, place: tuple[slice, ...], value: int) -> None:
+def paint(review: Review, place: tuple[slice, ...], value: int) -> Stroke:
     """Paint as napari does, and tell the review."""
     mask = np.zeros(review.labels_ZYX.shape, bool)
     mask[place] = True
     voxels = np.flatnonzero(mask)
     old = review.labels_ZYX[mask].copy()
     review.labels_ZYX[mask] = value
-    review.note_stroke(voxels, old, value)
+    return review.note_stroke(voxels, old, value)
 
 
 def test_the_table_follows_edits_strokes_and_undo() -> None:
@@ -127,6 +128,79 @@ def test_strokes_that_are_taken_back_are_noticed(order: Any) -> None:
     assert review.note_changes(voxels, before)
     measure(review)
     same_table(review)
+
+
+CORNER = (slice(2, 4), slice(0, 9), slice(0, 9))
+
+
+def test_a_stroke_taken_back_brings_statuses_back() -> None:
+    review = start(make_labels())
+    unpainted = review.labels_ZYX.copy()
+    review.say([5], "rejected")
+    stroke = paint(review, CORNER, 5)
+    painted = review.labels_ZYX.copy()
+    assert review.status(5) == "corrected"
+    voxels = review.painted()
+    for labels, status in ((unpainted, "rejected"), (painted, "corrected")):
+        before = review.values(voxels)
+        review.labels_ZYX[:] = labels
+        assert review.note_changes(voxels, before)
+        (review.take_back if status == "rejected" else review.do_again)(stroke)
+        measure(review)
+        assert review.status(5) == status
+    assert review.accepted() == [5]
+
+
+def test_a_stroke_taken_back_leaves_what_was_said_since() -> None:
+    review = start(make_labels())
+    stroke = paint(review, CORNER, 5)
+    review.say([5], "rejected")
+    review.take_back(stroke)
+    assert review.status(5) == "rejected"
+    review.undo()
+    assert review.status(5) == "todo"
+
+
+def test_undo_leaves_the_status_of_what_was_painted_since() -> None:
+    review = start(make_labels())
+    review.say([5], "accepted")
+    stroke = paint(review, CORNER, 5)
+    review.undo()
+    assert review.status(5) == "corrected"
+    review.redo()
+    assert review.status(5) == "corrected"
+    review.undo()
+    review.take_back(stroke)
+    assert review.status(5) == "todo"
+
+
+def test_erasing_corrects_and_painting_over_others_does_not() -> None:
+    review = start(make_labels())
+    review.say([1, 2], "rejected")
+    (z, y, x), stop = review.box(1).start, review.box(1).stop
+    where = (slice(z, stop[0]), slice(y, stop[1]), slice(x, stop[2]))
+    paint(review, where, 2)
+    assert review.status(1) == "rejected"
+    assert review.status(2) == "corrected"
+    paint(review, (slice(z, z + 1), *where[1:]), 0)
+    measure(review)
+    assert review.status(2) == "corrected"
+
+
+def test_an_instance_that_was_painted_over_comes_back_with_its_status() -> None:
+    review = start(make_labels())
+    unpainted = review.labels_ZYX.copy()
+    review.say([1], "accepted")
+    stroke = paint(review, (slice(None),) * 3, 0)
+    voxels = review.painted()
+    before = review.values(voxels)
+    measure(review)
+    assert review.accepted() == []
+    review.labels_ZYX[:] = unpainted
+    review.note_changes(voxels, before)
+    review.take_back(stroke)
+    measure(review)
+    assert review.accepted() == [1]
 
 
 def test_an_edit_of_what_is_gone_is_refused() -> None:

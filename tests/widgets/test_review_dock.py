@@ -495,6 +495,40 @@ def test_napari_takes_its_own_strokes_back(
     assert layer.features["voxels"].tolist()[-1] == n
 
 
+def test_taking_a_stroke_back_brings_statuses_back(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    dock.table.choose([2])
+    dock._say("rejected")
+    layer.brush_size = 5
+    layer.paint((5, 10, 12), 4)
+    settle(dock, qtbot)
+    assert layer.features["status"].tolist() == [
+        "todo",
+        "rejected",
+        "todo",
+        "corrected",
+    ]
+    layer.brush_size = 1
+    layer.paint((5, 10, 8), 0)
+    settle(dock, qtbot)
+    assert layer.features["status"].tolist()[0] == "corrected"
+    viewer.layers.selection.active = layer
+    for status in ("corrected", "todo"):
+        type_key(viewer, "Control-Z")
+        settle(dock, qtbot)
+        assert layer.features["status"].tolist() == ["todo", "rejected", "todo", status]
+    type_key(viewer, "Control-Shift-Z")
+    settle(dock, qtbot)
+    assert layer.features["status"].tolist()[-1] == "corrected"
+    # Also while another layer is reviewed.
+    dock.labels.set_layer(viewer.add_labels(np.zeros(SHAPE, np.int32), name="other"))
+    layer.undo()
+    take_up(dock, layer, qtbot)
+    settle(dock, qtbot)
+    assert layer.features["status"].tolist() == ["todo", "rejected", "todo", "todo"]
+
+
 def test_a_lasso_chooses_what_it_holds(
     dock: ReviewWidget, viewer: Any, qtbot: Any
 ) -> None:

@@ -18,6 +18,7 @@ from napari_volseg.review.rows import measure_instances
 from napari_volseg.review.session import Review
 from napari_volseg.review.statuses import STATUSES, Mark, Status
 from napari_volseg.review.store import ReviewFolder, fingerprint
+from napari_volseg.review.strokes import Stroke
 from napari_volseg.review.tablefile import write_table
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "ReviewFolder",
     "Status",
     "Step",
+    "Stroke",
     "add_doubt",
     "delete",
     "difference",

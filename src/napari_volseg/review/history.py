@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from napari_volseg.review.deltas import Edit
 from napari_volseg.review.statuses import Mark
@@ -64,6 +64,16 @@ class History:
         step = self.undone.pop()
         self.done.append(step)
         return step
+
+    def replace_mark(
+        self, label: int, old: Mark | None, new: Mark | None, since: int
+    ) -> None:
+        """Let steps after a number bring another status back than they did."""
+        for steps in (self.done, self.undone):
+            for i, step in enumerate(steps):
+                marks = step.marks_before
+                if step.number > since and label in marks and marks[label] == old:
+                    steps[i] = replace(step, marks_before={**marks, label: new})
 
     def trim(self, max_bytes: int) -> list[Step]:
         """Forget the oldest steps beyond a number of bytes, and return them."""

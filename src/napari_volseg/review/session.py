@@ -17,6 +17,7 @@ from napari_volseg.review.history import History, Marks, Step
 from napari_volseg.review.rows import box_of_row
 from napari_volseg.review.statuses import Mark, Status, mark
 from napari_volseg.review.store import Saved, StepFile
+from napari_volseg.review.strokes import Stroke, marked_by
 from napari_volseg.volume import VoxelSize
 
 __all__ = ["Review"]
@@ -61,6 +62,7 @@ class Review:
         """Those of which somebody measures the rows now; edits may go on meanwhile."""
         self._archived: list[StepFile] = []
         self._strokes: list[NDArray[np.int64]] = []
+        self._noted: list[Stroke] = []
         self._n_steps = self._n_snapshots = 0
         self._top = int(self.table["index"].max(initial=0))
 
@@ -86,7 +88,7 @@ class Review:
         boxes = self._known(label)
         if not boxes:
             raise DataError(f"there is no instance {label} any more: choose another")
-        return _around(boxes)
+        return Box.around(boxes)
 
     def boxes(self, ids: Iterable[int]) -> dict[int, Box]:
         """Return a box for each of several instances."""
@@ -94,7 +96,7 @@ class Review:
 
     def box_around(self, ids: Iterable[int]) -> Box:
         """Return a box that holds several instances."""
-        return _around(list(self.boxes(ids).values()))
+        return Box.around(list(self.boxes(ids).values()))
 
     def ids_within(self, box: Box) -> list[int]:
         """Return the instances that lie in a box as a whole."""
@@ -155,7 +157,9 @@ class Review:
         step = Step(self._n_steps, edit, before, after)
         edit.apply(self.labels_ZYX)
         self.history.push(step)
-        self._note(edit, after)
+        for label, found in after.items():
+            self._set_mark(label, found)
+        self._outdate_all(edit)
         return step
 
     def undo(self) -> tuple[Step | None, int]:
@@ -168,7 +172,8 @@ class Review:
         if step is None:
             return None, 0
         n_left = step.edit.revert(self.labels_ZYX)
-        self._note(step.edit, step.marks_before)
+        self._put(step.marks_before, step.marks_after, step.number)
+        self._outdate_all(step.edit)
         return step, n_left
 
     def redo(self) -> tuple[Step | None, int]:
@@ -177,13 +182,21 @@ class Review:
         if step is None:
             return None, 0
         n_left = step.edit.apply(self.labels_ZYX)
-        self._note(step.edit, step.marks_after)
+        self._put(step.marks_after, step.marks_before, step.number)
+        self._outdate_all(step.edit)
         return step, n_left
 
-    def note_stroke(self, voxels_N: NDArray[np.int64], old: Any, new: Any) -> None:
+    def note_stroke(
+        self,
+        voxels_N: NDArray[np.int64],
+        old: Any,
+        new: Any,
+        stroke: Stroke | None = None,
+    ) -> Stroke:
         """Note what the user painted with other tools.
 
-        The painted instance counts as corrected.
+        Instances that were painted, or of which something was erased, count as
+        corrected.
 
         Parameters
         ----------
@@ -191,18 +204,25 @@ class Review:
             Flat indices of the voxels.
         old, new
             Ids before and after, one for all or one for each voxel.
+        stroke
+            What was returned for another part of the same stroke.
         """
-        if not voxels_N.size:
-            return
-        self._strokes.append(voxels_N)
-        places = np.unravel_index(voxels_N, self.labels_ZYX.shape)
-        z, y, x = ((int(p.min()), int(p.max()) + 1) for p in places)
-        box = Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
-        painted = {int(i) for i in np.unique(new) if i}
-        for label in painted | {int(i) for i in np.unique(old) if i}:
-            self._outdate(label, box)
-        for label in painted:
-            self.marks[label] = mark("corrected")
+        if stroke is None:
+            stroke = Stroke(self._n_steps)
+            self._noted.append(stroke)
+        old_N, new_N = (np.broadcast_to(ids, voxels_N.shape) for ids in (old, new))
+        self._note_voxels(voxels_N, old_N, new_N)
+        for label in marked_by(old_N, new_N):
+            self.marks[label] = stroke.correct(label, self.marks.get(label))
+        return stroke
+
+    def take_back(self, stroke: Stroke) -> None:
+        """Put statuses back that a stroke changed, once its voxels are."""
+        self._put(stroke.marks_before, stroke.marks_after, stroke.step)
+
+    def do_again(self, stroke: Stroke) -> None:
+        """Set statuses again that `take_back` put back."""
+        self._put(stroke.marks_after, stroke.marks_before, stroke.step)
 
     def accepted(self) -> list[int]:
         """Return the accepted and corrected instances."""
@@ -223,6 +243,8 @@ class Review:
     def note_changes(self, voxels_N: NDArray[np.int64], before_N: NDArray[Any]) -> bool:
         """Note which voxels no longer hold what they held; return whether any.
 
+        Statuses stay: this is how strokes are noticed that were taken back.
+
         Parameters
         ----------
         voxels_N
@@ -232,7 +254,7 @@ class Review:
         """
         after_N = self.values(voxels_N)
         changed = after_N != before_N
-        self.note_stroke(voxels_N[changed], before_N[changed], after_N[changed])
+        self._note_voxels(voxels_N[changed], before_N[changed], after_N[changed])
         return bool(changed.any())
 
     def values(self, voxels_N: NDArray[np.int64]) -> NDArray[Any]:
@@ -292,13 +314,12 @@ class Review:
                 continue
             entry.step.edit.apply(self.labels_ZYX)
             self.history.done.append(entry.step)
-            for label in entry.step.edit.ids:
-                self._outdate(label, *_boxes(entry.step.edit))
+            self._outdate_all(entry.step.edit)
         if saved.strokes.size:
             places = np.unravel_index(saved.strokes, self.labels_ZYX.shape)
             old = self.labels_ZYX[places]
             self.labels_ZYX[places] = saved.values
-            self.note_stroke(saved.strokes, old, saved.values)
+            self._note_voxels(saved.strokes, old, saved.values)
         self.marks = dict(saved.marks)
         self._n_steps = max((s.number for s in saved.steps), default=0)
 
@@ -315,19 +336,49 @@ class Review:
                 )
             )
 
-    def _note(self, edit: Edit, marks: Marks) -> None:
-        for label, found in marks.items():
-            if found is None:
-                self.marks.pop(label, None)
-            else:
-                self.marks[label] = found
-        boxes = _boxes(edit)
+    def _put(self, wanted: Marks, expected: Marks, since: int) -> None:
+        """Set statuses where nothing else changed them since some step.
+
+        Where something did, it brings the wanted one back when it is taken back itself.
+        """
+        for label, found in wanted.items():
+            before = expected.get(label)
+            # None also where all of an instance was painted over.
+            if self.marks.get(label) in (None, before):
+                self._set_mark(label, found)
+                continue
+            self.history.replace_mark(label, before, found, since)
+            for stroke in self._noted:
+                marks = stroke.marks_before
+                if stroke.step >= since and label in marks and marks[label] == before:
+                    marks[label] = found
+
+    def _set_mark(self, label: int, found: Mark | None) -> None:
+        if found is None:
+            self.marks.pop(label, None)
+        else:
+            self.marks[label] = found
+
+    def _note_voxels(
+        self, voxels_N: NDArray[np.int64], old_N: NDArray[Any], new_N: NDArray[Any]
+    ) -> None:
+        if not voxels_N.size:
+            return
+        self._strokes.append(voxels_N)
+        places = np.unravel_index(voxels_N, self.labels_ZYX.shape)
+        z, y, x = ((int(p.min()), int(p.max()) + 1) for p in places)
+        box = Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
+        for label in {int(i) for ids in (old_N, new_N) for i in np.unique(ids) if i}:
+            self._outdate(label, box)
+
+    def _outdate_all(self, edit: Edit) -> None:
+        boxes = [patch.box for patch in edit.patches]
         for label in edit.ids:
             self._outdate(label, *boxes)
 
     def _outdate(self, label: int, *boxes: Box) -> None:
         if known := [*self._known(label), *boxes]:
-            self.pending[label] = _around(known)
+            self.pending[label] = Box.around(known)
         self._top = max(self._top, label)
 
     def _known(self, label: int) -> list[Box]:
@@ -340,14 +391,3 @@ class Review:
     def _voxels(self, label: int) -> int:
         row = self.row_of(label)
         return 0 if row is None else int(self.table["voxels"][row])
-
-
-def _boxes(edit: Edit) -> list[Box]:
-    return [patch.box for patch in edit.patches]
-
-
-def _around(boxes: Sequence[Box]) -> Box:
-    """Return the smallest box around boxes."""
-    start = [min(box.start[axis] for box in boxes) for axis in range(3)]
-    stop = [max(box.stop[axis] for box in boxes) for axis in range(3)]
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))

@@ -32,7 +32,6 @@ from napari_volseg.widgets.layers import METADATA_KEY
 from napari_volseg.widgets.preferences import autosave_minutes
 from napari_volseg.widgets.reviewleft import come_back, leave
 from napari_volseg.widgets.reviewopening import Opened
-from napari_volseg.widgets.strokes import stroke_voxels
 from napari_volseg.widgets.threads import in_thread
 
 __all__ = ["Reviewing"]
@@ -67,6 +66,7 @@ class Reviewing(QObject):
         self.review: Review = opened.review
         self.maps: Sequence[Any] | None = opened.maps
         self.folder: ReviewFolder | None = opened.folder
+        self._strokes = opened.strokes
         self.busy = ""
         """What is being worked on, empty when nothing is."""
         self._helper = helper
@@ -273,7 +273,7 @@ class Reviewing(QObject):
         self._autosave.stop()
         self.review.put_back()
         if Reviewing.known(self.layer) is not None:
-            leave(self.layer, self.review)
+            leave(self.layer, self.review, self._strokes)
         if self.folder is not None:
             try:
                 if self._is_dirty:
@@ -357,9 +357,8 @@ class Reviewing(QObject):
 
     def _take_stroke(self, event: Any) -> None:
         """Note what the user painted with napari's tools."""
-        for voxels, old, new in stroke_voxels(event.value, self.layer.data.shape):
-            self.review.note_stroke(voxels, old, new)
-            self._is_dirty = True
+        self._strokes.take(event)
+        self._is_dirty = True
         self._later.start()
 
     def undo_stroke(self) -> None:
@@ -375,7 +374,8 @@ class Reviewing(QObject):
         voxels = self.review.painted()
         before = self.review.values(voxels)
         move()
-        if self.review.note_changes(voxels, before):
+        is_moved = self._strokes.follow(self.layer)
+        if self.review.note_changes(voxels, before) or is_moved:
             self._is_dirty = True
             self._later.start()
 

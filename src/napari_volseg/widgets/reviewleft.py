@@ -8,14 +8,14 @@ from typing import Any
 from napari.layers import Labels
 
 from napari_volseg.review import Review
-from napari_volseg.widgets.strokes import stroke_voxels
+from napari_volseg.widgets.strokehistory import StrokeHistory
 
 __all__ = ["come_back", "leave"]
 
 
-def leave(layer: Labels, review: Review) -> None:
+def leave(layer: Labels, review: Review, strokes: StrokeHistory) -> None:
     """Note from now on what is painted, until `come_back`."""
-    _left[layer] = left = _Left(review)
+    _left[layer] = left = _Left(review, strokes)
     layer.events.paint.connect(left.take_stroke)
 
 
@@ -25,7 +25,7 @@ def come_back(layer: Labels) -> bool:
     if left is None:
         return False
     layer.events.paint.disconnect(left.take_stroke)
-    return left.end()
+    return left.end(layer)
 
 
 class _Left:
@@ -34,24 +34,24 @@ class _Left:
     napari keeps no strong reference to this, and this keeps none to the layer.
     """
 
-    def __init__(self, review: Review) -> None:
+    def __init__(self, review: Review, strokes: StrokeHistory) -> None:
         self._review = review
+        self._strokes = strokes
         self._voxels = review.painted()
         self._values = review.values(self._voxels)
         self._has_strokes = False
 
     def take_stroke(self, event: Any) -> None:
         """Note what the user painted with napari's tools."""
-        labels_ZYX = self._review.labels_ZYX
-        if event.source.data is labels_ZYX:
-            for voxels, old, new in stroke_voxels(event.value, labels_ZYX.shape):
-                self._review.note_stroke(voxels, old, new)
-                self._has_strokes = True
+        if event.source.data is self._review.labels_ZYX:
+            self._strokes.take(event)
+            self._has_strokes = True
 
-    def end(self) -> bool:
+    def end(self, layer: Labels) -> bool:
         """Note which older strokes were taken back; return whether anything changed."""
         is_changed = self._review.note_changes(self._voxels, self._values)
-        return is_changed or self._has_strokes
+        is_moved = self._strokes.follow(layer)
+        return is_changed or is_moved or self._has_strokes
 
 
 _left: weakref.WeakKeyDictionary[Labels, _Left] = weakref.WeakKeyDictionary()

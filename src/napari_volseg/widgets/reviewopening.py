@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from napari_volseg.widgets.layers import (
 from napari_volseg.widgets.outputs import MAPS, role_of
 from napari_volseg.widgets.predictions import shown_predictions
 from napari_volseg.widgets.preferences import runs_dir
+from napari_volseg.widgets.strokehistory import StrokeHistory
 
 __all__ = ["Opened", "Request", "is_ours", "make_copy", "open_review", "request_for"]
 
@@ -47,6 +48,10 @@ class Opened:
     folder: ReviewFolder | None
     """Where it is saved; None while another window saves there."""
     message: str = ""
+    strokes: StrokeHistory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.strokes = StrokeHistory(self.review)
 
 
 @dataclass(frozen=True)
