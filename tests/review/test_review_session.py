@@ -314,6 +314,68 @@ def test_an_edit_of_a_save_that_was_cut_short_is_no_later_one(
     assert (third.labels_ZYX == 3).any()
 
 
+def go_on(base: np.ndarray, path: Path) -> Review:
+    review = start(base.copy())
+    saved = ReviewFolder(path, fingerprint(base)).load()
+    assert saved is not None
+    review.restore(saved)
+    return review
+
+
+def test_strokes_of_a_save_that_was_cut_short_are_not_mixed_with_older_steps(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    base = make_labels()
+    review = start(base.copy())
+    folder = ReviewFolder(tmp_path, fingerprint(base))
+    review.merge([1, 2])
+    paint(review, CORNER, 5)
+    folder.save(review.snapshot())
+    first = review.labels_ZYX.copy()
+    paint(review, CORNER, 0)
+    review.delete([3])
+
+    def fail(*args: object) -> None:
+        raise DataError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_volseg.review.store.write_json", fail)
+        with pytest.raises(DataError, match="killed"):
+            folder.save(review.snapshot())
+    assert (go_on(base, tmp_path).labels_ZYX == first).all()
+    folder.save(review.snapshot())
+    assert (go_on(base, tmp_path).labels_ZYX == review.labels_ZYX).all()
+    assert len(list(tmp_path.glob("strokes*.npz"))) == 1
+
+
+def test_strokes_of_the_first_format_are_read(tmp_path: Path) -> None:
+    base = make_labels()
+    review = start(base.copy())
+    folder = ReviewFolder(tmp_path, fingerprint(base))
+    paint(review, CORNER, 5)
+    folder.save(review.snapshot())
+    path = tmp_path / "review.json"
+    tree = json.loads(path.read_text())
+    (tmp_path / tree.pop("strokes")).rename(tmp_path / "strokes.npz")
+    path.write_text(json.dumps(tree | {"format_version": 1, "has_strokes": True}))
+    assert (go_on(base, tmp_path).labels_ZYX == review.labels_ZYX).all()
+
+
+def test_a_folder_knows_whether_somebody_else_saved(tmp_path: Path) -> None:
+    base = make_labels()
+    review = start(base.copy())
+    folder, other = (ReviewFolder(tmp_path, fingerprint(base)) for _ in range(2))
+    assert folder.is_as_left()
+    folder.save(review.snapshot())
+    assert folder.is_as_left()
+    assert not other.is_as_left()
+    other.load()
+    assert other.is_as_left()
+    review.delete([1])
+    other.save(review.snapshot())
+    assert not folder.is_as_left()
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [

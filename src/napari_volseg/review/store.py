@@ -23,9 +23,10 @@ from napari_volseg.review.statuses import STATUSES, Mark
 
 __all__ = ["ReviewFolder", "Saved", "StepFile", "fingerprint"]
 
-_VERSION = 1
+_VERSION = 2
 _REVIEW = "review.json"
 _LOCK = "review.lock"
+_STROKES = "strokes"
 _SLAB = 16 * 2**20
 _DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -89,6 +90,8 @@ class ReviewFolder:
         self._lock: FileLock | None = None
         self._turn = threading.Lock()
         self._newest = 0
+        self._left: int | None = None
+        """Checksum of the list that was read or written last; None for none."""
         self._written: set[int] = set()
         """Edits whose files are known to be theirs.
 
@@ -114,6 +117,13 @@ class ReviewFolder:
             self._lock.release()
             self._lock = None
 
+    def is_as_left(self) -> bool:
+        """Return whether nobody saved here since this read or wrote the review."""
+        try:
+            return _checksum(self.folder / _REVIEW) == self._left
+        except OSError:
+            return False
+
     def save(self, saved: Saved) -> None:
         """Write what is new: first edits, then the list that names them.
 
@@ -138,15 +148,14 @@ class ReviewFolder:
             if entry.step is not None and entry.step.edit.patches and not is_there:
                 _write_arrays(path, entry.step.edit.arrays())
                 self._written.add(entry.number)
-        if saved.strokes.size:
-            arrays = {"voxels": saved.strokes, "values": saved.values}
-            _write_arrays(self.folder / "strokes.npz", arrays)
+        strokes = self._save_strokes(saved)
+        path = self.folder / _REVIEW
         write_json(
-            self.folder / _REVIEW,
+            path,
             {
                 "format_version": _VERSION,
                 "labels": self.base,
-                "has_strokes": bool(saved.strokes.size),
+                "strokes": strokes,
                 "statuses": _marks_tree(saved.marks),
                 "steps": [
                     {
@@ -160,7 +169,20 @@ class ReviewFolder:
                 ],
             },
         )
-        self._sweep({entry.number for entry in saved.steps})
+        with writing(path):
+            self._left = _checksum(path)
+        self._sweep({entry.number for entry in saved.steps}, strokes)
+
+    def _save_strokes(self, saved: Saved) -> str | None:
+        """Write strokes under a new name, so that the old list keeps the old ones."""
+        if not saved.strokes.size:
+            return None
+        numbers = [path.stem[8:] for path in self.folder.glob(f"{_STROKES}-*.npz")]
+        newest = max((int(n) for n in numbers if n.isdigit()), default=0)
+        name = f"{_STROKES}-{newest + 1:06}.npz"
+        arrays = {"voxels": saved.strokes, "values": saved.values}
+        _write_arrays(self.folder / name, arrays)
+        return name
 
     def load(self) -> Saved | None:
         """Return what was saved, None when nothing was.
@@ -174,7 +196,8 @@ class ReviewFolder:
         if not path.exists():
             return None
         try:
-            tree = json.loads(path.read_text("utf-8"))
+            text = path.read_bytes()
+            tree = json.loads(text.decode("utf-8"))
             if tree["format_version"] > _VERSION:
                 raise DataError(
                     f"{path} was made by a newer version: update napari-volseg"
@@ -186,13 +209,16 @@ class ReviewFolder:
                 )
             steps = [self._read_step(fields) for fields in tree["steps"]]
             strokes = np.zeros(0, np.int64), np.zeros(0, np.int64)
-            if tree["has_strokes"]:
-                arrays = _read_arrays(self.folder / "strokes.npz")
+            # The first version of the format had one name for all strokes.
+            old_name = f"{_STROKES}.npz" if tree.get("has_strokes") else None
+            if name := tree.get("strokes", old_name):
+                arrays = _read_arrays(self.folder / Path(name).name)
                 strokes = arrays["voxels"].astype(np.int64), arrays["values"]
                 if strokes[0].shape != strokes[1].shape:
                     raise ValueError("strokes")
             marks = {k: v for k, v in _read_marks(tree["statuses"]).items() if v}
             self._written = {entry.number for entry in steps}
+            self._left = zlib.crc32(text)
             return Saved(steps, marks, *strokes)
         except (*_DAMAGE, KeyError, TypeError, IndexError) as error:
             raise DataError(
@@ -222,11 +248,18 @@ class ReviewFolder:
     def _edit(self, number: int) -> Path:
         return self.folder / "edits" / f"{number:06}.npz"
 
-    def _sweep(self, numbers: set[int]) -> None:
-        """Remove the files of edits that were taken back for good."""
+    def _sweep(self, numbers: set[int], strokes: str | None) -> None:
+        """Remove edits that were taken back for good, and older strokes."""
         for path in (self.folder / "edits").glob("[0-9]*.npz"):
             if path.stem.isdigit() and int(path.stem) not in numbers:
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"{_STROKES}*.npz"):
+            if path.name != strokes:
+                path.unlink(missing_ok=True)
+
+
+def _checksum(path: Path) -> int | None:
+    return zlib.crc32(path.read_bytes()) if path.exists() else None
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
