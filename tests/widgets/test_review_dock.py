@@ -17,7 +17,12 @@ from review_steps import settle, type_key
 
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
-from napari_volseg.review import add_doubt, measure_instances
+from napari_volseg.review import (
+    ReviewFolder,
+    add_doubt,
+    fingerprint,
+    measure_instances,
+)
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.layers import METADATA_KEY, placement
 from napari_volseg.widgets.outputs import add_instances, add_maps
@@ -588,7 +593,7 @@ def test_a_review_goes_on_after_a_crash(
     assert dock._reviewing is not None
     dock._reviewing.save()
     qtbot.waitUntil(lambda: any(folder.rglob("review.json")), timeout=60_000)
-    qtbot.waitUntil(lambda: any(folder.rglob("strokes.npz")), timeout=60_000)
+    qtbot.waitUntil(lambda: any(folder.rglob("strokes-*.npz")), timeout=60_000)
     edited = layer.data.copy()
     # The crash: nothing is said to the dock, and its lock is gone with the process.
     dock._reviewing.folder.release()  # type: ignore[union-attr]
@@ -636,6 +641,83 @@ def test_two_windows_on_one_review(
     assert "Another window reviews" in second.message.text()
     assert second._reviewing is not None
     assert second._reviewing.folder is None
+
+
+def test_a_layer_of_the_user_has_one_copy(
+    viewer: Any, qtbot: Any, runs_dir: Path
+) -> None:
+    mine = viewer.add_labels(make_instances(), name="mine")
+    dock = begin(viewer, mine, qtbot)
+    dock.table.choose([1])
+    dock._say("accepted")
+    take_up(dock, mine, qtbot)
+    assert [layer.name for layer in viewer.layers] == ["mine", "mine (review)"]
+    assert "'mine' is reviewed in its copy 'mine (review)'" in dock.message.text()
+    assert dock.labels.currentText() == "mine (review)"
+    assert dock._reviewing is not None
+    assert dock._reviewing.review.accepted() == [1]
+    assert dock._reviewing.folder is not None
+
+
+def test_what_another_review_saved_is_not_overwritten(
+    dock: ReviewWidget, viewer: Any, layer: Any, folder: Path, qtbot: Any
+) -> None:
+    dock.table.choose([1])
+    dock._say("accepted")
+    twin = show(viewer, folder)
+    take_up(dock, twin, qtbot)
+    dock.table.choose([2])
+    dock._say("rejected")
+    take_up(dock, layer, qtbot)
+    assert "Another review of these instances was saved" in dock.message.text()
+    assert "Another review" in dock.files.save.toolTip()
+    dock.table.choose([3])
+    dock._say("rejected")
+    take_up(dock, twin, qtbot)
+    assert not dock.message.text()
+    assert dock._reviewing is not None
+    saved = dock._reviewing.folder.load()  # type: ignore[union-attr]
+    assert saved is not None
+    assert sorted(saved.marks) == [1, 2]
+
+
+def test_a_review_is_saved_again_once_the_other_window_lets_go(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    assert dock._reviewing is not None
+    place = dock._reviewing.folder
+    assert place is not None
+    dock.table.choose([1])
+    dock._say("accepted")
+    empty = viewer.add_labels(np.zeros(SHAPE, np.int32), name="other")
+    dock.labels.set_layer(empty)
+    other = ReviewFolder(place.folder, place.base)
+    assert other.acquire()
+    take_up(dock, layer, qtbot)
+    assert "Another window reviews" in dock.message.text()
+    assert "Another window reviews" in dock.files.save.toolTip()
+    dock.table.choose([2])
+    dock._say("accepted")
+    dock.labels.set_layer(empty)
+    other.release()
+    take_up(dock, layer, qtbot)
+    assert not dock.message.text()
+    dock.labels.set_layer(empty)
+    saved = other.load()
+    assert saved is not None
+    assert sorted(saved.marks) == [1, 2]
+
+
+def test_a_damaged_review_says_why_it_is_not_saved(
+    viewer: Any, folder: Path, qtbot: Any
+) -> None:
+    layer = show(viewer, folder)
+    place = folder / f"review-{fingerprint(layer.data)}"
+    place.mkdir()
+    (place / "review.json").write_text("{")
+    dock = begin(viewer, layer, qtbot)
+    assert "is damaged" in dock.message.text()
+    assert "is damaged" in dock.files.save.toolTip()
 
 
 def test_closing_the_dock_saves_and_unbinds_and_reopening_goes_on(

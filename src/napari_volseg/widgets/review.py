@@ -406,7 +406,7 @@ class ReviewWidget(QWidget):
             n,
             wait,
             is_saved=reviewing is None or reviewing.is_saved,
-            can_save=reviewing is not None and reviewing.folder is not None,
+            unsaved="" if reviewing is None else reviewing.unsaved_because,
         )
         has_lesson = reviewing is not None and bool(reviewing.review.accepted())
         explain(

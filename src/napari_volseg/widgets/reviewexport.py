@@ -42,20 +42,22 @@ class ExportRow(QWidget):
         self.table.clicked.connect(self._ask_table)
         self.surfaces.clicked.connect(self._ask_surfaces)
 
-    def tidy(self, n: int, because: str, *, is_saved: bool, can_save: bool) -> None:
+    def tidy(self, n: int, because: str, *, is_saved: bool, unsaved: str) -> None:
         """Enable the buttons, or say why not.
 
         Parameters
         ----------
         n
             How many instances are chosen.
+        because
+            Why nothing can be done now.
+        unsaved
+            Why the review cannot be saved at all.
         """
         explain(
             self.save,
             "Save the review now; it is also saved as it goes on",
-            because
-            or "Another window saves this review" * (not can_save)
-            or "Everything is saved" * is_saved,
+            because or unsaved or "Everything is saved" * is_saved,
         )
         explain(self.table, "Write all rows and their statuses as CSV", because)
         explain(

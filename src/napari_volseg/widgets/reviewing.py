@@ -66,6 +66,7 @@ class Reviewing(QObject):
         self.review: Review = opened.review
         self.maps: Sequence[Any] | None = opened.maps
         self.folder: ReviewFolder | None = opened.folder
+        self._opened = opened
         self._strokes = opened.strokes
         self.busy = ""
         """What is being worked on, empty when nothing is."""
@@ -86,7 +87,7 @@ class Reviewing(QObject):
         if minutes := autosave_minutes():
             self._autosave.start(minutes * 60_000)
         _reviews[layer] = opened
-        self._is_dirty = come_back(layer)
+        self._is_dirty = come_back(layer) or opened.is_unsaved
         self._show_table()
         if self.review.pending:
             self._later.start()
@@ -102,6 +103,11 @@ class Reviewing(QObject):
     def is_saved(self) -> bool:
         """Whether there is nothing to save."""
         return not self._is_dirty
+
+    @property
+    def unsaved_because(self) -> str:
+        """Why it is saved nowhere; empty when it is."""
+        return self._opened.unsaved_because
 
     def merge(self, ids: Sequence[int]) -> None:
         """Join instances."""
@@ -274,10 +280,12 @@ class Reviewing(QObject):
         self.review.put_back()
         if Reviewing.known(self.layer) is not None:
             leave(self.layer, self.review, self._strokes)
+        self._opened.is_unsaved = self._is_dirty
         if self.folder is not None:
             try:
                 if self._is_dirty:
                     self.folder.save(self.review.snapshot())
+                self._opened.is_unsaved = False
             except DataError:
                 pass  # said at the autosave before; the layer still has everything
             self.folder.release()

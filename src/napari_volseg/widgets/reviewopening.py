@@ -28,8 +28,25 @@ from napari_volseg.widgets.predictions import shown_predictions
 from napari_volseg.widgets.preferences import runs_dir
 from napari_volseg.widgets.strokehistory import StrokeHistory
 
-__all__ = ["Opened", "Request", "is_ours", "make_copy", "open_review", "request_for"]
+__all__ = [
+    "Opened",
+    "Request",
+    "is_ours",
+    "make_copy",
+    "open_review",
+    "request_for",
+    "take_again",
+]
 
+_TAKEN = (
+    "Another window reviews these instances and saves there; what is done here is not "
+    "saved."
+)
+_CHANGED = (
+    "Another review of these instances was saved meanwhile, and stays; what is done here "
+    "is not saved. To go on with what is saved, remove this layer and review its "
+    "instances anew."
+)
 _REVIEWED = "reviewed"
 _COLUMNS = ("index", "voxels", "z_start", "x_stop", "surface_um2", "boundary_inside")
 
@@ -48,6 +65,12 @@ class Opened:
     folder: ReviewFolder | None
     """Where it is saved; None while another window saves there."""
     message: str = ""
+    unsaved_because: str = ""
+    """Why `folder` is None."""
+    waiting: ReviewFolder | None = None
+    """Where it would be saved if nobody else did."""
+    is_unsaved: bool = False
+    """Whether something was done that could not be saved before it was left."""
     strokes: StrokeHistory = field(init=False)
 
     def __post_init__(self) -> None:
@@ -148,20 +171,17 @@ def open_review(
     """
     labels_ZYX = request.labels_ZYX
     base = fingerprint(labels_ZYX)
-    folder = ReviewFolder(request.place / f"{request.name}-{base}", base)
-    message, saved = "", None
-    if folder.acquire():
-        try:
-            saved = folder.load()
-        except DataError as error:
-            folder.release()
-            message, folder = f"{error}. Nothing is saved meanwhile.", None  # type: ignore[assignment]
+    place = ReviewFolder(request.place / f"{request.name}-{base}", base)
+    folder: ReviewFolder | None = place
+    waiting, because, saved = None, "", None
+    if not place.acquire():
+        folder, waiting, because = None, place, _TAKEN
     else:
-        message = (
-            "Another window reviews these instances and saves there; what is done "
-            "here is not saved."
-        )
-        folder = None  # type: ignore[assignment]
+        try:
+            saved = place.load()
+        except DataError as error:
+            place.release()
+            folder, because = None, f"{error}. Nothing is saved meanwhile."
     table = request.table
     if table is None or not _describes(table, labels_ZYX):
         table = _measure(request, helper)
@@ -170,13 +190,29 @@ def open_review(
         if folder is not None:
             folder.release()
         raise Cancelled
+    message = because
     if saved is not None and (saved.steps or saved.marks or saved.strokes.size):
         review.restore(saved)
         message = (
             f"Taken up from the last time: {len(saved.steps)} steps, "
             f"{len(saved.marks)} instances with a status."
         )
-    return Opened(review, request.maps, folder, message)
+    return Opened(review, request.maps, folder, message, because, waiting)
+
+
+def take_again(opened: Opened) -> None:
+    """Let a review that was left be saved again, or say why it is not."""
+    place = opened.folder or opened.waiting
+    if place is not None:
+        opened.folder, opened.waiting, opened.unsaved_because = None, place, ""
+        if not place.acquire():
+            opened.unsaved_because = _TAKEN
+        elif not place.is_as_left():
+            place.release()
+            opened.unsaved_because = _CHANGED
+        else:
+            opened.folder, opened.waiting = place, None
+    opened.message = opened.unsaved_because
 
 
 def _describes(table: dict[str, NDArray[Any]], labels_ZYX: Any) -> bool:

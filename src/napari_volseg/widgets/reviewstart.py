@@ -22,10 +22,16 @@ from napari_volseg.widgets.reviewopening import (
     make_copy,
     open_review,
     request_for,
+    take_again,
 )
 from napari_volseg.widgets.threads import in_thread
 
 __all__ = ["Starter"]
+
+_copies: weakref.WeakKeyDictionary[Labels, weakref.ref[Labels]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Of layers of the user, those that are reviewed in their place."""
 
 
 class Starter(QObject):
@@ -55,6 +61,9 @@ class Starter(QObject):
             if is_ours(layer):
                 self._open(layer)
                 return
+            if found := _copy_of(self._viewer, layer):
+                self._go_on_with(found, layer)
+                return
             copy = make_copy(layer)
         except DataError as error:
             self.failed.emit(str(error))
@@ -62,9 +71,20 @@ class Starter(QObject):
         self._set_busy(True, "Copying the labels…")
         in_thread(copy, partial(self._take_copy, layer), self._give_up, self)
 
+    def _go_on_with(self, copy: Labels, original: Labels) -> None:
+        """Take the copy that is there: a second one would be saved in its place."""
+        original.visible = False
+        self._note = (
+            f"'{original.name}' is reviewed in its copy '{copy.name}'; to copy it anew, "
+            "remove that layer first. "
+        )
+        self.copied.emit(copy)
+        self._open(copy)
+
     def _take_copy(self, original: Labels, copy: Labels) -> None:
         self._set_busy(False)
         add_layer(self._viewer, copy)
+        _copies[original] = weakref.ref(copy)
         original.visible = False
         self._note = (
             f"'{original.name}' stays as it is; the review edits the copy "
@@ -80,9 +100,8 @@ class Starter(QObject):
         """Open a layer of ours, in a thread unless its review is known."""
         known = Reviewing.known(layer)
         if known is not None:
-            if known.folder is not None and not known.folder.acquire():
-                known.folder = None
-            self.opened.emit(layer, known)
+            take_again(known)
+            self._emit(layer, known)
             return
         request = request_for(self._viewer, layer)
         unlock, is_gone = _lock(layer), threading.Event()
@@ -102,8 +121,7 @@ class Starter(QObject):
                 if opened.folder is not None:
                     opened.folder.release()
                 return
-            opened.message, self._note = f"{self._note}{opened.message}".strip(), ""
-            self.opened.emit(layer, opened)
+            self._emit(layer, opened)
 
         def lose(message: str) -> None:
             unlock()
@@ -112,7 +130,12 @@ class Starter(QObject):
         work = partial(open_review, request, self._helper, is_gone.is_set)
         in_thread(work, take, lose, self)
 
+    def _emit(self, layer: Labels, opened: Opened) -> None:
+        opened.message, self._note = f"{self._note}{opened.message}".strip(), ""
+        self.opened.emit(layer, opened)
+
     def _give_up(self, message: str) -> None:
+        self._note = ""
         self._set_busy(False)
         self.failed.emit(message)
 
@@ -120,6 +143,13 @@ class Starter(QObject):
         self.is_busy = is_busy
         self.told.emit(words)
         self.changed.emit()
+
+
+def _copy_of(viewer: Any, original: Labels) -> Labels | None:
+    """Return the copy of a layer that a viewer shows for review, if there is one."""
+    found = _copies[original]() if original in _copies else None
+    is_shown = found is not None and found in map(plain, viewer.layers)
+    return found if is_shown and found is not None and is_ours(found) else None
 
 
 def _lock(layer: Labels) -> Callable[[], None]:
