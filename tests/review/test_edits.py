@@ -15,6 +15,7 @@ from napari_volseg.review import (
     instance_table,
     merge,
     place_pieces,
+    renumber,
 )
 from napari_volseg.sample_data import make_sample
 
@@ -194,3 +195,21 @@ def test_a_delta_that_does_not_fit_is_refused() -> None:
         Edit.from_arrays("split", (1,), arrays | {"0_bits": arrays["0_bits"][:1]})
     with pytest.raises(ValueError, match="do not fit its voxels"):
         Edit.from_arrays("split", (1,), arrays | {"0_new": np.arange(3)})
+
+
+def test_new_ids_give_way_to_what_was_painted_meanwhile() -> None:
+    labels = np.ones((1, 2, 9), np.uint8)
+    pieces = np.repeat([[[1] * 4 + [2] * 3 + [3] * 2]], 2, axis=1).astype(np.int32)
+    box = Box.whole(labels.shape)
+    edit = place_pieces("split", box, labels, pieces, [1], 2)
+    assert edit.ids == (1, 2, 3)
+    assert renumber(edit, 2, 2, labels.dtype) is edit
+    later = renumber(edit, 2, 7, labels.dtype)
+    assert later.ids == (1, 7, 8)
+    after = labels.copy()
+    later.apply(after)
+    assert np.unique(after).tolist() == [1, 7, 8]
+    later.revert(after)
+    assert (after == labels).all()
+    with pytest.raises(DataError, match="cannot hold the new id 256"):
+        renumber(edit, 2, 255, labels.dtype)

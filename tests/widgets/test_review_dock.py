@@ -424,6 +424,51 @@ def drag_box(dock: ReviewWidget, viewer: Any, corners: list[Any], qtbot: Any) ->
     settle(dock, qtbot)
 
 
+def test_an_id_that_is_painted_meanwhile_is_not_given_out_twice(
+    dock: ReviewWidget, layer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, go_on = dock._helper.ask, threading.Event()
+
+    def ask_and_wait(*arguments: Any) -> Any:
+        answer = ask(*arguments)
+        go_on.wait()
+        return answer
+
+    monkeypatch.setattr(dock._helper, "ask", ask_and_wait)
+    assert dock._reviewing is not None
+    mask, boundary, _ = dock._reviewing.maps  # type: ignore[misc]
+    waist = (slice(2, 10), slice(22, 34), slice(18, 20))
+    mask[waist], boundary[waist] = 0, 255
+    try:
+        dock.table.choose([3])
+        dock._tidy()
+        click(dock.reshape.segment, qtbot)
+        layer.paint((5, 35, 50), 5)
+        painted = layer.data == 5
+    finally:
+        go_on.set()
+    settle(dock, qtbot)
+    assert ids(dock) == [1, 2, 3, 4, 5, 6]
+    assert ((layer.data == 5) == painted).all()
+
+
+def test_neighbours_that_grow_together_are_taken_back_without_a_rest(
+    dock: ReviewWidget, layer: Any, qtbot: Any
+) -> None:
+    before = layer.data.copy()
+    assert dock._reviewing is not None
+    dock._reviewing.maps[0][:] = 250  # type: ignore[index]
+    dock.table.choose([1, 2, 3])
+    dock._tidy()
+    click(dock.reshape.buttons["grow"], qtbot)
+    settle(dock, qtbot)
+    assert (layer.data != before).any()
+    press(dock, "undo", qtbot)
+    assert dock.message.text().endswith("taken back.")
+    assert "painted" not in dock.message.text()
+    assert (layer.data == before).all()
+
+
 def test_a_drawn_box_finds_what_was_missed(
     dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
 ) -> None:
@@ -454,7 +499,7 @@ def test_a_box_that_cannot_be_segmented_says_why(
     beside = [[5, 50, 2], [5, 50, 9], [5, 60, 9], [5, 60, 2]]
     drag_box(dock, viewer, beside, qtbot)
     assert "outside the labels" in dock.message.text()
-    monkeypatch.setattr("napari_volseg.widgets.reviewing._MOST_VOXELS", 100)
+    monkeypatch.setattr("napari_volseg.widgets.reviewasking._MOST_VOXELS", 100)
     drag_box(dock, viewer, [[5, 2, 2], [5, 2, 9], [5, 9, 9], [5, 9, 2]], qtbot)
     assert "draw a smaller one" in dock.message.text()
     assert (layer.data == before).all()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_volseg.review.client import Helper, HelperGone
 from napari_volseg.review.deltas import Edit, Patch, difference
 from napari_volseg.review.doubt import DOUBTFUL, add_doubt
-from napari_volseg.review.edits import delete, merge, place_pieces
+from napari_volseg.review.edits import delete, merge, place_pieces, renumber
 from napari_volseg.review.history import History, Step
 from napari_volseg.review.rows import measure_instances
 from napari_volseg.review.session import Review
@@ -46,6 +46,7 @@ __all__ = [
     "measure_instances",
     "merge",
     "place_pieces",
+    "renumber",
     "table_of_blocks",
     "write_table",
 ]

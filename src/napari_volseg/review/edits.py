@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
 from napari_volseg.review.deltas import Edit, Patch, difference
 
-__all__ = ["check_id", "delete", "merge", "place_pieces"]
+__all__ = ["check_id", "delete", "merge", "place_pieces", "renumber"]
 
 Labels = NDArray[np.integer[Any]]
 
@@ -95,6 +96,39 @@ def place_pieces(
         names[rest] = first_free + np.arange(len(rest))
     after_ZYX = np.where(is_free, names[pieces_ZYX], before_ZYX)
     return difference(kind, box, before_ZYX, after_ZYX)
+
+
+def renumber(edit: Edit, first: int, first_free: int, dtype: np.dtype[Any]) -> Edit:
+    """Return an edit whose new ids begin at another number.
+
+    Parameters
+    ----------
+    first
+        The first new id of the edit.
+    first_free
+        The first id that no instance has by now, not below it.
+    dtype
+        Type of the labels.
+
+    Raises
+    ------
+    DataError
+        If the type cannot hold so many ids.
+    """
+    more, top = first_free - first, max(edit.ids, default=0)
+    if not more or top < first:
+        return edit
+    check_id(dtype, top + more)
+    patches = []
+    for patch in edit.patches:
+        new = patch.new
+        if isinstance(new, np.ndarray):
+            new = np.where(new >= first, new + more, new)
+        elif new >= first:
+            new += more
+        patches.append(replace(patch, new=new))
+    ids = tuple(label + more * (label >= first) for label in edit.ids)
+    return replace(edit, ids=ids, patches=tuple(patches))
 
 
 def check_id(dtype: np.dtype[Any], label: int) -> None:

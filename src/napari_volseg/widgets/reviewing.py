@@ -21,15 +21,14 @@ from napari_volseg.review import (
     Review,
     ReviewFolder,
     Step,
-    difference,
     measure_instances,
-    place_pieces,
+    renumber,
 )
 from napari_volseg.widgets.connections import Connections
-from napari_volseg.widgets.drawing import slice_of_line
 from napari_volseg.widgets.layerfeatures import LayerFeatures
 from napari_volseg.widgets.layers import METADATA_KEY
 from napari_volseg.widgets.preferences import autosave_minutes
+from napari_volseg.widgets.reviewasking import Asking, Work
 from napari_volseg.widgets.reviewleft import come_back, leave
 from napari_volseg.widgets.reviewopening import Opened
 from napari_volseg.widgets.threads import in_thread
@@ -37,8 +36,6 @@ from napari_volseg.widgets.threads import in_thread
 __all__ = ["Reviewing"]
 
 _SETTLE_MS = 60
-_MOST_VOXELS = 64_000_000
-"""Of a box that is segmented again: its maps are copied to the helper process."""
 _reviews: weakref.WeakKeyDictionary[Labels, Opened] = weakref.WeakKeyDictionary()
 """Reviews of layers that still exist, so that a dock finds them again."""
 
@@ -141,30 +138,8 @@ class Reviewing(QObject):
         marks
             ``points`` (N, 3), or ``line`` (N, 3), in voxels of the layer.
         """
-        box = self._box(label)
-        if box is None:
-            return
-        before = self.review.labels_ZYX[box.slices].copy()
-        options: dict[str, Any] = {"voxel_size": self.review.voxel_size}
-        if "line" in marks:
-            line_N3 = marks["line"] - np.array(box.start)
-            try:
-                axis, index = slice_of_line(line_N3, box.shape, hidden)
-            except DataError as error:
-                self.failed.emit(str(error))
-                return
-            options |= {"axis": axis, "slice": index}
-            given = {"line": line_N3}
-        else:
-            given = {"points": marks["points"] - np.array(box.start)}
-
-        def work() -> Edit:
-            arrays = {"object": before == label, **given, **self._crops(box)}
-            pieces = self._helper.ask("split", arrays, options)[0]["pieces"]
-            first = self.review.first_free
-            return place_pieces("split", box, before, pieces, [label], first)
-
-        self._compute("splitting", work)
+        asking = self._asking()
+        self._compute("splitting", lambda: asking.split(label, hidden, marks))
 
     def reshape(
         self, kind: str, ids: Sequence[int], threshold: float, reach: int
@@ -180,31 +155,9 @@ class Reviewing(QObject):
         reach
             Voxels that an instance may grow.
         """
-        shape = self.review.labels_ZYX.shape
-        halo = (reach,) * 3 if kind == "grow" else (0, 0, 0)
-        found = [(label, self._box(label)) for label in ids]
-        crops = [
-            (label, grown, self.review.labels_ZYX[grown.slices].copy())
-            for label, box in found
-            if box is not None
-            for grown in [box.grow(halo, shape)]
-        ]
-        options = {"threshold": threshold, "reach": reach}
-
-        def work() -> Edit:
-            patches: list[Any] = []
-            for label, box, before in crops:
-                arrays = {"object": before == label, "free": before == 0}
-                if kind != "fill":
-                    arrays |= self._crops(box)
-                after = self._helper.ask(kind, arrays, options)[0]["object"]
-                mine = (before == label) | ((before == 0) & after)
-                new = np.where(mine, np.where(after, label, 0), before)
-                edit = difference(kind, box, before, new.astype(before.dtype))
-                patches += edit.patches
-            return Edit(kind, tuple(label for label, _, _ in crops), tuple(patches))
-
-        self._compute(f"{kind}ing" if kind != "shrink" else "shrinking", work)
+        words = f"{kind}ing" if kind != "shrink" else "shrinking"
+        asking = self._asking()
+        self._compute(words, lambda: asking.reshape(kind, ids, threshold, reach))
 
     def segment(self, ids: Sequence[int], margin: int, config: InstancesConfig) -> None:
         """Replace instances by what other thresholds make of a box around them.
@@ -214,44 +167,16 @@ class Reviewing(QObject):
         margin
             Voxels by which the box reaches beyond them.
         """
-        try:
-            box = self.review.box_around(ids)
-        except DataError as error:
-            self.failed.emit(str(error))
-            return
-        box = box.grow((margin,) * 3, self.review.labels_ZYX.shape)
-        self._segment(box, ids, config)
+        asking = self._asking()
+        self._compute("segmenting", lambda: asking.segment(ids, margin, config))
 
     def segment_box(self, box: Box, config: InstancesConfig) -> None:
         """Replace what lies in a box as a whole by what other thresholds make of it.
 
         Instances that reach out of the box stay as they are.
         """
-        if box.size > _MOST_VOXELS:
-            self.failed.emit(
-                f"the box holds {box.size / 1e6:,.0f} million voxels, and at most "
-                f"{_MOST_VOXELS / 1e6:,.0f} million can be segmented at once here: "
-                "draw a smaller one, or move the thresholds in the Inspect dock and "
-                "apply them to the prediction"
-            )
-            return
-        self._segment(box, self.review.ids_within(box), config)
-
-    def _segment(self, box: Box, ids: Sequence[int], config: InstancesConfig) -> None:
-        before = self.review.labels_ZYX[box.slices].copy()
-        owners = [label for label in ids if (before == label).any()]
-        first = self.review.first_free
-
-        def work() -> Edit:
-            free = before == 0
-            for owner in owners:
-                free |= before == owner
-            options = {"config": config.model_dump(mode="json")}
-            arrays = {"free": free, **self._crops(box)}
-            pieces = self._helper.ask("segment", arrays, options)[0]["pieces"]
-            return place_pieces("segment", box, before, pieces, owners, first)
-
-        self._compute("segmenting", work)
+        asking = self._asking()
+        self._compute("segmenting", lambda: asking.segment_box(box, config))
 
     def save(self) -> None:
         """Save in a thread; the dock says when that fails."""
@@ -290,18 +215,8 @@ class Reviewing(QObject):
                 pass  # said at the autosave before; the layer still has everything
             self.folder.release()
 
-    def _crops(self, box: Box) -> dict[str, NDArray[np.uint8]]:
-        """Return the maps of a box; none when there are none. Call it in a thread."""
-        if self.maps is None:
-            return {}
-        return {"maps": np.stack([np.asarray(m[box.slices]) for m in self.maps])}
-
-    def _box(self, label: int) -> Box | None:
-        try:
-            return self.review.box(label)
-        except DataError as error:
-            self.failed.emit(str(error))
-            return None
+    def _asking(self) -> Asking:
+        return Asking(self.review, self.maps, self._helper)
 
     def _at_once(self, do: Callable[[], Step]) -> None:
         if self.busy:
@@ -327,9 +242,15 @@ class Reviewing(QObject):
             text += f"; {n_left} voxels that were painted since stayed as they are"
         self.told.emit(f"{text[:1].upper()}{text[1:]}.")
 
-    def _compute(self, words: str, work: Callable[[], Edit]) -> None:
+    def _compute(self, words: str, prepare: Callable[[], Work]) -> None:
         if self.busy:
             self.failed.emit(f"wait: {self.busy} is still at work")
+            return
+        first = self.review.first_free
+        try:
+            work = partial(prepare(), first)
+        except DataError as error:
+            self.failed.emit(str(error))
             return
         self._set_busy(words)
 
@@ -337,6 +258,13 @@ class Reviewing(QObject):
             self._set_busy("")
             if not edit.patches:
                 self.told.emit("Nothing changed.")
+                return
+            try:
+                # A new instance may have been painted meanwhile.
+                free = self.review.first_free
+                edit = renumber(edit, first, free, self.review.labels_ZYX.dtype)
+            except DataError as error:
+                self.failed.emit(str(error))
                 return
             self._refresh(self.review.do(edit, dict.fromkeys(edit.ids, "corrected")))
 

@@ -43,8 +43,8 @@ _TAKEN = (
     "saved."
 )
 _CHANGED = (
-    "Another review of these instances was saved meanwhile, and stays; what is done here "
-    "is not saved. To go on with what is saved, remove this layer and review its "
+    "Another review of these instances was saved meanwhile, and stays; what is done "
+    "here is not saved. To go on with what is saved, remove this layer and review its "
     "instances anew."
 )
 _REVIEWED = "reviewed"

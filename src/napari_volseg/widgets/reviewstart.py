@@ -75,8 +75,8 @@ class Starter(QObject):
         """Take the copy that is there: a second one would be saved in its place."""
         original.visible = False
         self._note = (
-            f"'{original.name}' is reviewed in its copy '{copy.name}'; to copy it anew, "
-            "remove that layer first. "
+            f"'{original.name}' is reviewed in its copy '{copy.name}'; to copy it "
+            "anew, remove that layer first. "
         )
         self.copied.emit(copy)
         self._open(copy)
