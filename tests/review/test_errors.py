@@ -102,3 +102,24 @@ def test_surfaces_lie_in_nanometres_and_look_outwards(tmp_path: Path) -> None:
     header, body = data.split(b"end_header\n", 1)
     assert f"element face {2 * len(faces)}".encode() in header
     assert len(body) == 2 * (12 * len(vertices) + 17 * len(faces))
+
+
+@pytest.mark.parametrize(
+    ("label", "line", "type_"),
+    [
+        (7, "property int instance", "<i4"),
+        (3_000_000_000, "property uint instance", "<u4"),
+        (2**33, "property double instance", "<f8"),
+    ],
+)
+def test_surfaces_keep_large_ids(
+    tmp_path: Path, label: int, line: str, type_: str
+) -> None:
+    mesh = surface(np.ones((2, 2, 2), bool), np.zeros(3), (1.0, 1.0, 1.0))
+    write_ply(tmp_path / "a.ply", {label: mesh})
+    header, _, body = (tmp_path / "a.ply").read_bytes().partition(b"end_header\n")
+    assert line in header.decode().splitlines()
+    row = np.dtype([("n", "u1"), ("corners", "<i4", 3), ("instance", type_)])
+    rows = np.frombuffer(body[mesh[0].nbytes :], row)
+    assert len(rows) == len(mesh[1])
+    assert (rows["instance"] == label).all()

@@ -78,6 +78,7 @@ def write_ply(
     DataError
         If the file cannot be written.
     """
+    name, type_ = _type_of_ids(max(meshes, default=0))
     n_vertices = sum(len(v) for v, _ in meshes.values())
     n_faces = sum(len(f) for _, f in meshes.values())
     header = (
@@ -85,9 +86,10 @@ def write_ply(
         f"element vertex {n_vertices}\n"
         "property float x\nproperty float y\nproperty float z\n"
         f"element face {n_faces}\n"
-        "property list uchar int vertex_indices\nproperty int instance\nend_header\n"
+        "property list uchar int vertex_indices\n"
+        f"property {name} instance\nend_header\n"
     )
-    row = np.dtype([("n", "u1"), ("corners", "<i4", 3), ("instance", "<i4")])
+    row = np.dtype([("n", "u1"), ("corners", "<i4", 3), ("instance", type_)])
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(header.encode("ascii"))
         for vertices, _ in meshes.values():
@@ -98,3 +100,11 @@ def write_ply(
             rows["n"], rows["corners"], rows["instance"] = 3, faces + offset, label
             file.write(rows.tobytes())
             offset += len(vertices)
+
+
+def _type_of_ids(top: int) -> tuple[str, str]:
+    """Return a type of PLY that holds an id, and its name for numpy."""
+    if top < 2**31:
+        return "int", "<i4"
+    # PLY has no integers of 64 bits.
+    return ("uint", "<u4") if top < 2**32 else ("double", "<f8")
