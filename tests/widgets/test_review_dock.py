@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,37 @@ def test_keys_judge_and_go_on_to_the_next_doubtful(
     assert dock.bar.value() == 1
     type_key(viewer, "Shift-U")
     assert dock.bar.value() == 2
+
+
+@pytest.mark.parametrize(
+    ("ndisplay", "direction", "label"), [(2, 1, 1), (3, 1, 1), (3, -1, 3)]
+)
+def test_what_is_seen_is_chosen_by_a_click(
+    dock: ReviewWidget,
+    viewer: Any,
+    layer: Any,
+    ndisplay: int,
+    direction: int,
+    label: int,
+) -> None:
+    viewer.dims.ndisplay = ndisplay
+    # Along y, instance 1 lies before 3; in between is background.
+    place = (5, 8 if ndisplay == 2 else 19, 8)
+    viewer.dims.set_point(0, layer.data_to_world(place)[0])
+    event = SimpleNamespace(
+        button=1,
+        type="mouse_press",
+        position=layer.data_to_world(place),
+        view_direction=np.array([0.0, direction, 0.0]),
+        dims_displayed=[0, 1, 2][-ndisplay:],
+        modifiers=[],
+    )
+    clicked = dock._pick(layer, event)
+    next(clicked)
+    event.type = "mouse_release"
+    assert next(clicked, None) is None
+    assert dock.table.chosen() == [label]
+    assert layer.selected_label == label
 
 
 def test_filters_and_sorting(dock: ReviewWidget) -> None:
@@ -852,6 +884,22 @@ def test_closing_while_instances_are_read_leaves_the_layer_as_it_was(
         go_on.set()
     qtbot.waitUntil(has_ended.is_set, timeout=60_000)
     assert (again.data == before).all()
+
+
+def test_another_layer_chosen_while_one_is_read_is_not_reviewed(
+    viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    other = viewer.add_labels(np.zeros(SHAPE, np.int32), name="other")
+    dock = open_dock(viewer, "Review")
+    dock.labels.set_layer(layer)
+    click(dock.begin, qtbot)
+    dock.labels.set_layer(other)
+    qtbot.waitUntil(lambda: not dock.starter.is_busy, timeout=60_000)
+    assert dock._reviewing is None
+    assert dock.begin.isVisibleTo(dock)
+    take_up(dock, layer, qtbot)
+    assert dock._reviewing.layer is layer
+    assert dock._reviewing.folder is not None
 
 
 def test_new_data_or_a_removed_layer_end_the_review(

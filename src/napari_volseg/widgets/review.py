@@ -9,37 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
 from napari_volseg.errors import DataError
-from napari_volseg.review import Helper, History
-from napari_volseg.widgets.combos import LayerCombo
+from napari_volseg.review import History
 from napari_volseg.widgets.corrections import train_on_corrections
 from napari_volseg.widgets.drawing import DrawButton, box_around, ids_inside
-from napari_volseg.widgets.form import add_row, narrow_form
-from napari_volseg.widgets.instancetable import InstanceTable
 from napari_volseg.widgets.keys import Keys
 from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.messages import (
-    MessageLine,
     explain,
-    primary_button,
-    scrolled,
-    wrapped_label,
 )
-from napari_volseg.widgets.reshape import ReshapePanel
-from napari_volseg.widgets.reviewbuttons import KEYS, ReviewButtons
-from napari_volseg.widgets.reviewcolumns import COLUMNS
+from napari_volseg.widgets.reviewbuttons import KEYS
 from napari_volseg.widgets.reviewexport import (
-    ExportRow,
     export_surfaces,
     export_table,
 )
-from napari_volseg.widgets.reviewfilter import ReviewFilter
 from napari_volseg.widgets.reviewing import Reviewing
 from napari_volseg.widgets.reviewopening import Opened
-from napari_volseg.widgets.reviewstart import Starter
-from napari_volseg.widgets.splitting import Splitter
+from napari_volseg.widgets.reviewpage import ReviewPage
 from napari_volseg.widgets.viewers import look_at
 
 if TYPE_CHECKING:
@@ -56,14 +43,12 @@ _NEXT = {
 }
 
 
-class ReviewWidget(QWidget):
+class ReviewWidget(ReviewPage):
     """Go through instances and correct them."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self._viewer: Any = viewer
+        super().__init__(viewer)
         self._reviewing: Reviewing | None = None
-        self._helper = Helper()
         self._actions = self._make_actions()
         self._keys = Keys(
             self, {key: self._actions[name] for key, name in KEYS.items()}
@@ -78,35 +63,6 @@ class ReviewWidget(QWidget):
         self._connect()
         self._tidy()
 
-    def _make_widgets(self) -> None:
-        self.labels = LayerCombo(self._viewer, (Labels,))
-        self.labels.setToolTip("The instances to review")
-        self.begin = primary_button("Review")
-        self.summary = wrapped_label("")
-        self.bar = QProgressBar()
-        self.bar.setFormat("%v of %m reviewed")
-        self.bar.setToolTip("Instances with a status")
-        self.filter = ReviewFilter()
-        self.table = InstanceTable(COLUMNS)
-        self.table.setToolTip("Click a line to go there; several with Ctrl or Shift")
-        self.table.setAccessibleName("Instances")
-        self.alone = QCheckBox("Show only what is chosen")
-        self.alone.setToolTip("Hide all other instances in the viewer")
-        self.buttons = ReviewButtons()
-        self.splitter = Splitter(self._viewer, self._keys, self)
-        self.lasso = DrawButton(
-            "Lasso",
-            self._viewer,
-            "add_polygon_lasso",
-            "Draw around the instances: drag, or click twice.",
-        )
-        self.reshape = ReshapePanel(self._viewer)
-        self.files = ExportRow()
-        self.train = primary_button("Train on corrections")
-        self.starter = Starter(self._viewer, self._helper, self)
-        self.message = MessageLine()
-        self.next = wrapped_label("")
-
     def _make_actions(self) -> dict[str, Callable[[], None]]:
         """Return what buttons and keys do."""
         return {
@@ -120,32 +76,6 @@ class ReviewWidget(QWidget):
             "undo": partial(self._with, Reviewing.undo),
             "redo": partial(self._with, Reviewing.redo),
         }
-
-    def _lay_out(self) -> None:
-        page = scrolled(self)
-        rows = narrow_form()
-        add_row(rows, "Labels", self.labels)
-        page.addLayout(rows)
-        page.addWidget(self.begin)
-        self.body = QWidget()
-        body = QVBoxLayout(self.body)
-        body.setContentsMargins(0, 0, 0, 0)
-        body.addWidget(self.summary)
-        body.addWidget(self.bar)
-        body.addWidget(self.filter)
-        body.addWidget(self.table, 1)
-        line = QHBoxLayout()
-        line.addWidget(self.alone, 1)
-        line.addWidget(self.lasso)
-        body.addLayout(line)
-        body.addWidget(self.buttons)
-        body.addWidget(self.splitter)
-        body.addWidget(self.reshape)
-        body.addWidget(self.files)
-        body.addWidget(self.train)
-        page.addWidget(self.body, 1)
-        page.addWidget(self.message)
-        page.addWidget(self.next)
 
     def _connect(self) -> None:
         self.begin.clicked.connect(self.start)
@@ -184,6 +114,10 @@ class ReviewWidget(QWidget):
 
     def _take(self, layer: Labels, opened: Opened) -> None:
         self._reviewing = reviewing = Reviewing(layer, opened, self._helper, self)
+        if plain(self.labels.layer()) is not layer:
+            self._leave()  # another one was chosen meanwhile
+            layer.refresh()
+            return
         reviewing.changed.connect(self._list)
         reviewing.busy_changed.connect(self._tidy)
         reviewing.failed.connect(self.message.show_error)
@@ -260,12 +194,17 @@ class ReviewWidget(QWidget):
         yield
         if event.type == "mouse_move":
             return  # the view was dragged
-        place = np.rint(layer.world_to_data(event.position)).astype(int)[-3:]
-        found = [] if self._reviewing is None else self._reviewing.ids_at([place])
-        if found:
+        # In 3D the first instance along the line of sight.
+        found = layer.get_value(
+            event.position,
+            view_direction=event.view_direction,
+            dims_displayed=event.dims_displayed,
+            world=True,
+        )
+        if self._reviewing is not None and found:
             more = self.table.chosen() if "Shift" in event.modifiers else []
-            self.table.choose([*more, *found])
-            layer.selected_label = found[0]
+            self.table.choose([*more, int(found)])
+            layer.selected_label = int(found)
             self._tidy()
 
     def _step(self, direction: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -352,13 +352,3 @@ class Reviewing(QObject):
         """Tell the dock, and napari's Features table."""
         self.changed.emit()
         self._features.show({**self.review.table, "status": self.review.statuses()})
-
-    def ids_at(self, places: Iterable[Sequence[int]]) -> list[int]:
-        """Return the instances at some voxels."""
-        shape = self.review.labels_ZYX.shape
-        found = {
-            int(self.review.labels_ZYX[tuple(place)])
-            for place in places
-            if all(0 <= p < n for p, n in zip(place, shape, strict=True))
-        }
-        return sorted(found - {0})
