@@ -450,3 +450,10 @@ def test_the_fingerprint_tells_labels_apart() -> None:
     assert fingerprint(labels) == fingerprint(np.asfortranarray(labels))
     assert fingerprint(labels) != fingerprint(other)
     assert fingerprint(labels) != fingerprint(labels.reshape(20, 20, 40))
+
+
+def test_the_fingerprint_of_widened_labels_is_that_of_before() -> None:
+    labels = make_labels().astype(np.uint8)
+    wide = labels.astype(np.int32)
+    assert fingerprint(wide) != fingerprint(labels)
+    assert fingerprint(wide, "uint8") == fingerprint(labels)

@@ -19,9 +19,11 @@ from review_steps import settle, type_key
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
 from napari_volseg.review import (
+    Review,
     ReviewFolder,
     add_doubt,
     fingerprint,
+    instance_table,
     measure_instances,
 )
 from napari_volseg.widgets.actions import open_dock
@@ -641,6 +643,61 @@ def test_a_layer_of_the_user_is_copied(viewer: Any, qtbot: Any, runs_dir: Path) 
     click(dock.files.save, qtbot)
     assert not {"torch", "cc3d", "fastremap"} & (set(sys.modules) - modules)
     qtbot.waitUntil(lambda: any(runs_dir.rglob("review.json")), timeout=60_000)
+
+
+def test_a_copy_of_few_bits_has_room_for_new_ids(
+    viewer: Any, qtbot: Any, runs_dir: Path
+) -> None:
+    labels = make_instances().astype(np.uint8)
+    labels[labels == 4] = 255
+    mine = viewer.add_labels(labels, name="mine")
+    # A review that was saved under the type of the layer.
+    key = fingerprint(labels)
+    place = ReviewFolder(runs_dir / "reviews" / f"mine-{key}", key)
+    old = Review(labels.copy(), instance_table(labels, None, (1, 1, 1)), (1, 1, 1))
+    old.delete([1])
+    place.save(old.snapshot())
+    dock = begin(viewer, mine, qtbot)
+    settle(dock, qtbot)
+    assert "Taken up from the last time" in dock.message.text()
+    assert ids(dock) == [2, 3, 255]
+    assert dock._reviewing is not None
+    points = np.array([[6, 28, 10], [6, 28, 28]], float)
+    dock._reviewing.split(3, points=points)
+    settle(dock, qtbot)
+    assert ids(dock) == [2, 3, 255, 256]
+    assert mine.data.dtype == np.uint8
+
+
+def test_what_is_painted_before_a_review_is_part_of_it(
+    viewer: Any, folder: Path, qtbot: Any, make_napari_viewer_proxy: Any
+) -> None:
+    layer = show(viewer, folder)
+    layer.brush_size = 3
+    layer.paint((5, 35, 50), 4)
+    layer.paint((5, 35, 51), 4)
+    dock = begin(viewer, layer, qtbot)
+    settle(dock, qtbot)
+    assert layer.features["status"].tolist() == ["todo", "todo", "todo", "corrected"]
+    assert (
+        layer.features["voxels"].tolist()
+        == np.bincount(layer.data.ravel())[1:].tolist()
+    )
+    dock.table.choose([1, 2])
+    dock._tidy()
+    press(dock, "merge", qtbot)
+    viewer.layers.remove(layer)
+
+    window = make_napari_viewer_proxy()
+    new = show(window, folder)
+    new.paint((5, 38, 20), 3)
+    again = begin(window, new, qtbot)
+    settle(again, qtbot)
+    assert "Taken up from the last time" in again.message.text()
+    assert (new.data == 3).sum() > (layer.data == 3).sum()
+    new.data[new.data == 3] = layer.data[new.data == 3]
+    assert (new.data == layer.data).all()
+    assert new.features["status"].tolist() == ["corrected"] * 3
 
 
 def test_bad_labels_are_refused_in_words(viewer: Any, qtbot: Any) -> None:

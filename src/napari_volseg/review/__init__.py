@@ -17,7 +17,7 @@ from napari_volseg.review.history import History, Step
 from napari_volseg.review.rows import measure_instances
 from napari_volseg.review.session import Review
 from napari_volseg.review.statuses import STATUSES, Mark, Status
-from napari_volseg.review.store import ReviewFolder, fingerprint
+from napari_volseg.review.store import ReviewFolder, Saved, fingerprint
 from napari_volseg.review.strokes import Stroke
 from napari_volseg.review.tablefile import write_table
 
@@ -35,6 +35,7 @@ __all__ = [
     "Patch",
     "Review",
     "ReviewFolder",
+    "Saved",
     "Status",
     "Step",
     "Stroke",

@@ -135,8 +135,9 @@ def check_id(dtype: np.dtype[Any], label: int) -> None:
     """Raise DataError when labels of a type cannot hold an id."""
     if label > np.iinfo(dtype).max:
         raise DataError(
-            f"the labels are {dtype} and cannot hold the new id {label}: convert the "
-            "layer (right-click it › Convert data type › int32) and review that"
+            f"the labels are {dtype} and cannot hold the new id {label}: duplicate the "
+            "layer, convert the copy (right-click it › Convert data type) and review "
+            "that; what was said so far stays with this one"
         )
 
 

@@ -59,16 +59,22 @@ class Saved:
     """Later moments have larger numbers."""
 
 
-def fingerprint(labels_ZYX: Any) -> str:
+def fingerprint(labels_ZYX: Any, dtype: str | None = None) -> str:
     """Return what tells labels from others: their shape and a checksum.
 
     Reads everything, in slabs, without holding the interpreter lock; call it in a
     thread.
+
+    Parameters
+    ----------
+    dtype
+        The type that the labels had before they were widened, if they were.
     """
-    crc = zlib.crc32(repr((tuple(labels_ZYX.shape), str(labels_ZYX.dtype))).encode())
+    name = str(dtype or labels_ZYX.dtype)
+    crc = zlib.crc32(repr((tuple(labels_ZYX.shape), name)).encode())
     depth = max(1, _SLAB // max(int(np.prod(labels_ZYX.shape[1:])), 1))
     for z in range(0, labels_ZYX.shape[0], depth):
-        slab = np.ascontiguousarray(labels_ZYX[z : z + depth])
+        slab = np.ascontiguousarray(labels_ZYX[z : z + depth], dtype)
         crc = zlib.crc32(slab.data.cast("B"), crc)
     return f"{crc:08x}"
 

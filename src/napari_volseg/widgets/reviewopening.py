@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from napari.layers import Labels
 from numpy.typing import NDArray
 
 from napari_volseg.errors import DataError
-from napari_volseg.review import Helper, Review, ReviewFolder, fingerprint
+from napari_volseg.review import Helper, Review, ReviewFolder, Saved, fingerprint
 from napari_volseg.runs.naming import safe_name
 from napari_volseg.volume import VoxelSize
 from napari_volseg.widgets.helper import Cancelled
@@ -27,6 +27,7 @@ from napari_volseg.widgets.outputs import MAPS, role_of
 from napari_volseg.widgets.predictions import shown_predictions
 from napari_volseg.widgets.preferences import runs_dir
 from napari_volseg.widgets.strokehistory import StrokeHistory
+from napari_volseg.widgets.strokes import strokes_of, without_strokes
 
 __all__ = [
     "Opened",
@@ -88,6 +89,10 @@ class Request:
     place: Path
     """The folder in which the reviews of such layers lie."""
     name: str
+    was: str | None
+    """The type of the labels before they were copied, None for the same."""
+    strokes: Sequence[Any]
+    """What was painted on them until now, as napari keeps it."""
 
 
 def is_ours(layer: Labels) -> bool:
@@ -112,8 +117,9 @@ def make_copy(layer: Labels) -> Callable[[], Labels]:
 
     def copy() -> Labels:
         array = np.array(data)
-        if array.dtype == bool:
-            array = array.astype(np.int32)
+        was = str(array.dtype)
+        if array.dtype.itemsize < 4:
+            array = array.astype(np.int32)  # a split needs new ids
         if array.size and array.min() < 0:
             raise DataError(
                 f"'{name}' has negative ids: ids of instances are above zero"
@@ -122,7 +128,9 @@ def make_copy(layer: Labels) -> Callable[[], Labels]:
             array,
             name=f"{name} (review)",
             opacity=0.5,
-            metadata={METADATA_KEY: {**origin, "role": _REVIEWED, "of": name}},
+            metadata={
+                METADATA_KEY: {**origin, "role": _REVIEWED, "of": name, "dtype": was}
+            },
             **place.layer_options(),
         )
 
@@ -149,7 +157,16 @@ def request_for(viewer: Any, layer: Labels) -> Request:
         _table_of(layer) if is_predicted and not origin.get("edited") else None,
         place if place.is_dir() or not is_predicted else runs_dir() / "reviews",
         "review" if is_predicted else safe_name(of),
+        _type_before(layer),
+        strokes_of(layer),
     )
+
+
+def _type_before(layer: Labels) -> str | None:
+    """Return the type that a copy had as the user's layer, None for its own."""
+    was = (layer.metadata.get(METADATA_KEY) or {}).get("dtype")
+    is_widened = was in ("int8", "uint8", "int16", "uint16")
+    return str(was) if is_widened and layer.data.dtype == np.int32 else None
 
 
 def open_review(
@@ -170,7 +187,8 @@ def open_review(
         If nobody waits for the review any more; the labels are as they were.
     """
     labels_ZYX = request.labels_ZYX
-    base = fingerprint(labels_ZYX)
+    base_ZYX = without_strokes(labels_ZYX, request.strokes)
+    base = fingerprint(base_ZYX, request.was)
     place = ReviewFolder(request.place / f"{request.name}-{base}", base)
     folder: ReviewFolder | None = place
     waiting, because, saved = None, "", None
@@ -183,21 +201,46 @@ def open_review(
             place.release()
             folder, because = None, f"{error}. Nothing is saved meanwhile."
     table = request.table
-    if table is None or not _describes(table, labels_ZYX):
-        table = _measure(request, helper)
+    if table is None or not _describes(table, base_ZYX):
+        table = _measure(replace(request, labels_ZYX=base_ZYX), helper)
     review = Review(labels_ZYX, table, request.voxel_size)
     if is_cancelled():
         if folder is not None:
             folder.release()
         raise Cancelled
+    is_painted = _restore(review, base_ZYX, saved)
     message = because
     if saved is not None and (saved.steps or saved.marks or saved.strokes.size):
-        review.restore(saved)
         message = (
             f"Taken up from the last time: {len(saved.steps)} steps, "
             f"{len(saved.marks)} instances with a status."
         )
-    return Opened(review, request.maps, folder, message, because, waiting)
+    return Opened(
+        review, request.maps, folder, message, because, waiting, is_unsaved=is_painted
+    )
+
+
+def _restore(review: Review, base_ZYX: Any, saved: Saved | None) -> bool:
+    """Do what was saved; return whether something was painted before.
+
+    That was painted on the labels as they were at first, and comes last.
+    """
+    labels_ZYX = review.labels_ZYX
+    if base_ZYX is labels_ZYX:
+        if saved is not None:
+            review.restore(saved)
+        return False
+    places = np.nonzero(labels_ZYX != base_ZYX)
+    painted = labels_ZYX[places]
+    labels_ZYX[places] = base_ZYX[places]
+    if saved is not None:
+        review.restore(saved)
+    old = labels_ZYX[places]
+    labels_ZYX[places] = painted
+    voxels = np.ravel_multi_index(places, labels_ZYX.shape).astype(np.int64)
+    is_new = old != painted
+    review.note_stroke(voxels[is_new], old[is_new], painted[is_new])
+    return bool(is_new.any())
 
 
 def take_again(opened: Opened) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from napari.layers import Labels
 from numpy.typing import NDArray
 
-__all__ = ["stroke_voxels"]
+__all__ = ["stroke_voxels", "strokes_of", "without_strokes"]
 
 
 def stroke_voxels(
@@ -33,6 +34,37 @@ def stroke_voxels(
         if places and places[0].size:
             voxels = np.ravel_multi_index(places, tuple(shape)).astype(np.int64)
             yield voxels, np.asarray(old).ravel(), new
+
+
+def strokes_of(layer: Labels) -> list[Any]:
+    """Return the strokes that napari could take back, the oldest first.
+
+    Each is what a paint event holds. Its list of them is private; without it there
+    are none.
+    """
+    return [list(atoms) for atoms in getattr(layer, "_undo_history", ())]
+
+
+def without_strokes(labels_ZYX: NDArray[Any], strokes: Sequence[Any]) -> NDArray[Any]:
+    """Return labels as they were before strokes.
+
+    They are returned themselves when there are no strokes, or when something else
+    changed them in the same places.
+    """
+    if not strokes:
+        return labels_ZYX
+    before_ZYX = labels_ZYX.copy(order="K")
+    for atoms in reversed(strokes):
+        try:
+            parts = list(stroke_voxels(atoms, before_ZYX.shape))
+        except ValueError:
+            return labels_ZYX  # painted on data of another shape
+        for voxels, old, new in reversed(parts):
+            places = np.unravel_index(voxels, before_ZYX.shape)
+            if (before_ZYX[places] != new).any():
+                return labels_ZYX
+            before_ZYX[places] = old
+    return before_ZYX
 
 
 def _masked(
