@@ -39,6 +39,8 @@ class StrokeHistory:
             stroke = self._review.note_stroke(voxels, old, new, stroke)
         if stroke is not None:
             self._entries.append(_Entry(event.value[0], stroke))
+            kept = set().union(*_kept(event.source))
+            self._entries = [e for e in self._entries if id(e.atom) in kept]
 
     def follow(self, layer: Labels) -> bool:
         """Change statuses as napari's undo and redo did; return whether any moved.
@@ -46,18 +48,25 @@ class StrokeHistory:
         napari sends no event then, but the parts of a stroke move from one of its lists
         to the other.
         """
-        done, undone = (
-            {id(atom) for item in getattr(layer, name, ()) for atom in item}
-            for name in ("_undo_history", "_redo_history")
-        )
-        known = [e for e in self._entries if id(e.atom) in done | undone]
-        back = [e for e in known[::-1] if e.is_done and id(e.atom) in undone]
-        again = [e for e in known if not e.is_done and id(e.atom) in done]
-        for entry in back:
+        done, undone = _kept(layer)
+        back = [e for e in self._entries if e.is_done and id(e.atom) in undone]
+        again = [e for e in self._entries if not e.is_done and id(e.atom) in done]
+        for entry in reversed(back):
             entry.is_done = False
             self._review.take_back(entry.stroke)
         for entry in again:
             entry.is_done = True
             self._review.do_again(entry.stroke)
-        self._entries = known
         return bool(back or again)
+
+
+def _kept(layer: Labels) -> tuple[set[int], set[int]]:
+    """Return which parts of strokes napari can take back, and which do again.
+
+    The lists are private; without them there are none, and statuses stay.
+    """
+    done, undone = (
+        {id(atom) for item in getattr(layer, name, ()) for atom in item}
+        for name in ("_undo_history", "_redo_history")
+    )
+    return done, undone
