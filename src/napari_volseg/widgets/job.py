@@ -188,7 +188,6 @@ class Job(QObject):
         self._worker.on_quit = self.close
         self._worker.yielded.connect(self._receive)
         self._worker.errored.connect(self._fail)
-        self._worker.finished.connect(self._leave)
         self._worker.finished.connect(self._let_go)
         application = QCoreApplication.instance()
         if application is not None:
@@ -344,14 +343,14 @@ class Job(QObject):
     def _leave(self) -> None:
         if self in _running:
             _running.remove(self)
-        if self._worker is not None:
-            self._worker.on_quit = None
+        self._worker.on_quit = None
         if self._activity is not None:
             self._activity.close()
             self._activity = None
 
     def _let_go(self) -> None:
-        """Free the connections of the worker, which nobody else does."""
+        """Leave, and free the connections of the worker, which nobody else does."""
+        self._leave()
         worker, self._worker = self._worker, None
         worker.signals.deleteLater()
 
