@@ -188,7 +188,8 @@ class Job(QObject):
         self._worker.on_quit = self.close
         self._worker.yielded.connect(self._receive)
         self._worker.errored.connect(self._fail)
-        self._worker.finished.connect(self._let_go)
+        self._worker.finished.connect(self._leave)
+        self._worker._finished.connect(self._let_go)  # its last signal
         application = QCoreApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self.close)
@@ -348,10 +349,8 @@ class Job(QObject):
             self._activity.close()
             self._activity = None
 
-    def _let_go(self) -> None:
-        """Leave, and free the connections of the worker, which nobody else does."""
-        self._leave()
-        worker, self._worker = self._worker, None
+    def _let_go(self, worker: _Follower) -> None:
+        """Free the connections of the worker, which nobody else does."""
         worker.signals.deleteLater()
 
     def _show_activity(self) -> None:
