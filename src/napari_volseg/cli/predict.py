@@ -13,11 +13,7 @@ import numpy as np
 
 from napari_volseg.cli.complete import check_complete, describe_complete
 from napari_volseg.cli.job import run_in_terminal
-from napari_volseg.cli.maps_file import (
-    ENDINGS,
-    take_back,
-    write_maps_file,
-)
+from napari_volseg.cli.maps_file import ENDINGS, take_back, write_maps_file
 from napari_volseg.cli.models import SECTIONS, find_model, model_settings
 from napari_volseg.cli.options import (
     Commands,

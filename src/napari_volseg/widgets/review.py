@@ -16,14 +16,9 @@ from napari_volseg.widgets.corrections import train_on_corrections
 from napari_volseg.widgets.drawing import DrawButton, box_around, ids_inside
 from napari_volseg.widgets.keys import Keys
 from napari_volseg.widgets.layers import plain
-from napari_volseg.widgets.messages import (
-    explain,
-)
+from napari_volseg.widgets.messages import explain
 from napari_volseg.widgets.reviewbuttons import KEYS
-from napari_volseg.widgets.reviewexport import (
-    export_surfaces,
-    export_table,
-)
+from napari_volseg.widgets.reviewexport import export_surfaces, export_table
 from napari_volseg.widgets.reviewing import Reviewing
 from napari_volseg.widgets.reviewopening import Opened
 from napari_volseg.widgets.reviewpage import ReviewPage
