@@ -92,10 +92,7 @@ class BlockGrid:
 
     def around(self, block_ids: Iterable[int]) -> Box:
         """Return the smallest box that holds some blocks."""
-        boxes = [self.box(i) for i in block_ids]
-        start = tuple(min(b.start[a] for b in boxes) for a in range(3))
-        stop = tuple(max(b.stop[a] for b in boxes) for a in range(3))
-        return Box(start, stop)  # type: ignore[arg-type]
+        return Box.around([self.box(i) for i in block_ids])
 
 
 class Ledger:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -457,3 +459,12 @@ def test_the_fingerprint_of_widened_labels_is_that_of_before() -> None:
     wide = labels.astype(np.int32)
     assert fingerprint(wide) != fingerprint(labels)
     assert fingerprint(wide, "uint8") == fingerprint(labels)
+
+
+def test_strokes_that_nobody_can_take_back_are_forgotten() -> None:
+    review = start(make_labels())
+    kept = paint(review, CORNER, 5)
+    forgotten = weakref.ref(paint(review, CORNER, 6))
+    gc.collect()
+    assert forgotten() is None
+    review.take_back(kept)

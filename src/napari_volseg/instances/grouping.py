@@ -99,10 +99,7 @@ def join_blocks(
                 group, peaks = join(part)
                 members.append(group)
                 tiles.append(peaks)
-        box = Box(
-            tuple(min(t.box.start[a] for t in tiles) for a in range(3)),  # type: ignore[arg-type]
-            tuple(max(t.box.stop[a] for t in tiles) for a in range(3)),  # type: ignore[arg-type]
-        )
+        box = Box.around([tile.box for tile in tiles])
         merged = reduce_tiles(tiles, box, shape_ZYX, read_layers(box), rule)
         kept = replace(
             merged, peaks=_named(merged.peaks), tiles=[_named(t) for t in tiles]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,8 @@ class Review:
         """Those of which somebody measures the rows now; edits may go on meanwhile."""
         self._archived: list[StepFile] = []
         self._strokes: list[NDArray[np.int64]] = []
-        self._noted: list[Stroke] = []
+        self._noted: WeakSet[Stroke] = WeakSet()
+        """Those that somebody may still take back or do again."""
         self._n_steps = self._n_snapshots = 0
         self._top = int(self.table["index"].max(initial=0))
 
@@ -205,11 +207,12 @@ class Review:
         old, new
             Ids before and after, one for all or one for each voxel.
         stroke
-            What was returned for another part of the same stroke.
+            What was returned for another part of the same stroke; it is remembered
+            for as long as the caller keeps it.
         """
         if stroke is None:
             stroke = Stroke(self._n_steps)
-            self._noted.append(stroke)
+            self._noted.add(stroke)
         old_N, new_N = (np.broadcast_to(ids, voxels_N.shape) for ids in (old, new))
         self._note_voxels(voxels_N, old_N, new_N)
         for label in marked_by(old_N, new_N):

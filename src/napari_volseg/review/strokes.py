@@ -13,7 +13,7 @@ from napari_volseg.review.statuses import Mark, mark
 __all__ = ["Stroke", "marked_by"]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Stroke:
     """What the user painted in one go."""
 
