@@ -2,7 +2,6 @@
 # Run pytest, with a virtual screen where there is one; arguments go to pytest.
 # Usage: scripts/run-tests.sh PYTHON [pytest arguments]
 # MARK chooses tests by their markers; by default all but the nightly ones.
-# Tests that open windows run one after another in one process, the others beside it.
 set -eu
 python=$1
 shift
@@ -14,7 +13,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # Numba, which napari draws labels with, would set OpenMP's threads back to all cores
 # for PyTorch too: tests of networks then take up to twenty times as long.
 export NUMBA_NUM_THREADS="${NUMBA_NUM_THREADS:-$OMP_NUM_THREADS}"
-set -- -m pytest -q -n "$workers" --dist loadgroup \
+set -- -m pytest -q -n "$workers" \
   --durations=10 --durations-min=5 "$@"
 
 if command -v xvfb-run >/dev/null 2>&1; then

@@ -13,13 +13,11 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
 
 import numpy as np
-from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils import cancelable_progress
 from napari.utils.notifications import notification_manager
 from numpy.typing import NDArray
@@ -39,6 +37,7 @@ from napari_volseg.events import (
 from napari_volseg.runs import attach as find_worker
 from napari_volseg.runs import follow, launch, write_control
 from napari_volseg.widgets.curves import Curves
+from napari_volseg.widgets.follower import make_follower
 from napari_volseg.widgets.layers import plain
 
 __all__ = ["Job", "JobFailed", "Kind", "Preview", "running_job"]
@@ -79,30 +78,6 @@ class _Activity(cancelable_progress):  # type: ignore[misc]
         super().cancel()
         if self.cancel_callback is not None:
             self.cancel_callback()
-
-
-class _Described(partial[Iterator[object]]):
-    """A generator function that napari's closing dialogue can name in words."""
-
-    words = ""
-
-    def __str__(self) -> str:
-        return self.words
-
-
-def _run_once(held: list[Iterator[object]]) -> Iterator[object]:
-    """Yield from what a list holds, and leave the list empty."""
-    yield from held.pop()
-
-
-class _Follower(GeneratorWorker):  # type: ignore[misc]
-    """A worker whose `quit`, which napari calls on closing, stops the job."""
-
-    on_quit: Callable[[], None] | None = None
-
-    def quit(self) -> None:
-        if self.on_quit is not None:
-            self.on_quit()
 
 
 class Job(QObject):
@@ -176,20 +151,11 @@ class Job(QObject):
             Only follow a worker that is running already.
         """
         _running.append(self)
-        # napari keeps each worker and its function for as long as its window is open.
-        work = _Described(_run_once, [self._work(make_folder, resume, attach)])
-        work.words = self.title
-        self._worker = create_worker(
-            work,
-            _worker_class=_Follower,
-            _ignore_errors=True,
-            _start_thread=False,
-        )
-        self._worker.on_quit = self.close
+        work = self._work(make_folder, resume, attach)
+        self._worker = make_follower(work, self.title, on_quit=self.close)
         self._worker.yielded.connect(self._receive)
         self._worker.errored.connect(self._fail)
         self._worker.finished.connect(self._leave)
-        self._worker._finished.connect(self._let_go)  # its last signal
         application = QCoreApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self.close)
@@ -348,10 +314,6 @@ class Job(QObject):
         if self._activity is not None:
             self._activity.close()
             self._activity = None
-
-    def _let_go(self, worker: _Follower) -> None:
-        """Free the connections of the worker, which nobody else does."""
-        worker.signals.deleteLater()
 
     def _show_activity(self) -> None:
         """Move the bar in the activity dock, at most twice a second.
