@@ -31,6 +31,11 @@ def test_the_common_ground_does_not_import_torch(module):
     assert not _imported(f"import napari_volseg.{module}") & TORCH
 
 
+def test_our_own_processes_start_without_what_other_commands_need():
+    code = "from napari_volseg.cli.main import build_parser as build; build(['hidden'])"
+    assert not _imported(code) & ({"zarr", "scipy", "numba", "pydantic"} | TORCH)
+
+
 def test_reading_a_run_does_not_import_torch(tmp_path):
     code = (
         "from pathlib import Path\n"

@@ -11,9 +11,20 @@ from pathlib import Path
 
 from napari_volseg.cli.options import Commands, print_json
 from napari_volseg.priority import step_back
-from napari_volseg.runs import read_run
 
-__all__ = ["add_commands"]
+__all__ = ["COMMANDS", "add_commands"]
+
+COMMANDS = (
+    "worker",
+    "retune",
+    "review",
+    "probe",
+    "plan",
+    "helper",
+    "try-batch",
+    "try-forms",
+    "rank",
+)
 
 
 def add_commands(commands: Commands) -> None:
@@ -72,6 +83,7 @@ def _plan(args: argparse.Namespace) -> int:
     """Print the plan of a run with the settings it leads to; nothing is trained."""
     from napari_volseg.devices import available_memory
     from napari_volseg.planning import plan_training
+    from napari_volseg.runs import read_run
 
     config, pairs = read_run(args.folder)
     plan = plan_training(config, pairs, args.folder)

@@ -15,9 +15,9 @@ from napari_volseg.cli.options import (
     add_runs_option,
     print_json,
     say,
-    settings_text,
 )
 from napari_volseg.cli.settings import load_settings
+from napari_volseg.cli.settings_help import settings_text
 from napari_volseg.cli.words import age
 from napari_volseg.config import (
     dump_config,
