@@ -12,6 +12,7 @@ import pytest
 from napari_volseg import worker
 from napari_volseg.cli import main
 from napari_volseg.cli import predict as command
+from napari_volseg.cli.maps_file import read_thresholds
 from napari_volseg.io import write_hdf5
 
 ARGUMENTS = ["em.h5:raw", "-o", "out.h5"]
@@ -198,6 +199,27 @@ def test_what_is_complete_is_answered_as_when_it_was_made(em, model, capsys, out
     capsys.readouterr()
     assert main([*ask, "--resume"]) == 0
     assert json.loads(capsys.readouterr().out)["n_instances"] == 0
+
+
+@pytest.mark.parametrize("output", ["out.h5", "out.zarr"])
+def test_what_was_made_in_another_way_is_not_called_complete(
+    em, model, failure, output
+):
+    ask = ["predict", str(model), "em.h5:raw", "-o", output]
+    masked = ["--mask", "em.h5:labels"]
+    assert main([*ask, *masked, "inference.overlap=0.125"]) == 0
+    made = [*ask, *masked, "inference.overlap=0.125", "--resume"]
+    assert main(made) == 0
+    as_made = f"instances.min_size={read_thresholds(Path(output)).min_size}"
+    assert main([*made, as_made, "inference.batch_size=2"]) == 0
+
+    assert "with other settings of inference" in failure(*ask, *masked, "--resume")
+    other = failure(*ask, "inference.overlap=0.125", "--resume")
+    assert "with another mask" in other
+    again = failure(*made, "instances.min_size=100000")
+    assert (
+        f"volseg segment {Path(output).absolute()} instances.min_size=100000" in again
+    )
 
 
 def test_all_of_a_glob_are_answered(em, model, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from napari_volseg.cli.maps_file import (
     read_maps,
     read_thresholds,
 )
+from napari_volseg.config import InferenceConfig, apply_overrides, build_config
 from napari_volseg.errors import DataError
 from napari_volseg.io import Source, expand_home, open_labels, parse_source
 from napari_volseg.volume import Volume
 
-__all__ = ["check_complete", "describe_complete"]
+__all__ = ["check_complete", "check_settings", "describe_complete"]
 
 _REMEDY = "choose another -o, or --overwrite"
+_ONLY_SPEED = {"batch_size", "memory_gb"}
+"""Settings that change how fast maps are made, not the maps."""
 
 
 def check_complete(output: Path, image: Volume, source: str, model: Path) -> None:
@@ -55,6 +59,50 @@ def check_complete(output: Path, image: Volume, source: str, model: Path) -> Non
     if other:
         raise DataError(
             f"{output} is there already and is another prediction, {other}: {_REMEDY}"
+        )
+
+
+def check_settings(
+    output: Path, inference: InferenceConfig, mask: str | None, settings: Sequence[str]
+) -> None:
+    """Refuse to call an output complete that was made in another way.
+
+    Parameters
+    ----------
+    output
+        A whole prediction.
+    inference, mask
+        What is asked for now; compared where the output says how it was made.
+    settings
+        Those of the command line. Thresholds that they do not name may be others
+        by now, because instances are segmented again.
+
+    Raises
+    ------
+    DataError
+        If it must be predicted, or segmented, again.
+    """
+    facts = read_facts(output)
+    if "inference" in facts:
+        tree = {"inference": facts["inference"]}
+        where = f"the settings stored in {output}"
+        old = build_config(tree, where=where).inference
+        is_other = old.model_dump(exclude=_ONLY_SPEED) != inference.model_dump(
+            exclude=_ONLY_SPEED
+        )
+        old_mask = facts.get("mask")
+        if is_other or (old_mask and _real(old_mask)) != (mask and _real(mask)):
+            what = "other settings of inference" if is_other else "another mask"
+            raise DataError(
+                f"{output} is there already and was predicted with {what}: {_REMEDY}"
+            )
+    thresholds = [text for text in settings if text.startswith("instances.")]
+    stored = {"instances": read_thresholds(output).model_dump(mode="json")}
+    asked = build_config(apply_overrides(stored, thresholds), where="the command line")
+    if asked.instances != build_config(stored, where=str(output)).instances:
+        raise DataError(
+            f"{output} is there already with other instances: 'volseg segment {output} "
+            f"{' '.join(thresholds)}' makes those from its maps"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from napari_volseg.config import InstancesConfig, build_config
+from napari_volseg.config import InferenceConfig, InstancesConfig, build_config
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import iter_boxes
 from napari_volseg.io import (
@@ -59,6 +59,8 @@ def write_maps_file(
     model: Path,
     source: str,
     instances: InstancesConfig,
+    inference: InferenceConfig,
+    mask: str | None,
 ) -> int:
     """Turn the folder of a finished prediction into one file or Zarr store.
 
@@ -69,7 +71,7 @@ def write_maps_file(
     job
         Folder with ``maps.zarr`` and ``instances.zarr``, which are moved away
         for a Zarr output.
-    model, source, instances
+    model, source, instances, inference, mask
         Written down, so that `volseg segment` can start from the thresholds, and
         `--resume` knows what is complete.
 
@@ -85,6 +87,8 @@ def write_maps_file(
         "model": str(model),
         "source": source,
         "instances": instances.model_dump(mode="json"),
+        "inference": inference.model_dump(mode="json"),
+        "mask": mask,
     }
     if path.suffix.lower() in _HDF5:
         arrays = {"maps": maps, "instances": labels}

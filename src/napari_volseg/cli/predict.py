@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_volseg.cli.complete import check_complete, describe_complete
+from napari_volseg.cli.complete import check_complete, check_settings, describe_complete
 from napari_volseg.cli.job import run_in_terminal
 from napari_volseg.cli.maps_file import ENDINGS, take_back, write_maps_file
 from napari_volseg.cli.models import SECTIONS, find_model, model_settings
@@ -169,6 +169,7 @@ def _is_complete(request: _Request, args: argparse.Namespace) -> bool:
         return False
     image = open_volume(request.source)
     check_complete(output, image, request.source, request.model)
+    check_settings(output, request.inference, args.mask, args.settings)
     return True
 
 
@@ -199,6 +200,8 @@ def _predict(
                 model=request.model,
                 source=absolute_source(request.source),
                 instances=request.instances,
+                inference=request.inference,
+                mask=absolute_source(args.mask) if args.mask else None,
             )
         remove(place)
     finally:
