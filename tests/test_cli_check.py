@@ -62,6 +62,18 @@ def test_a_mended_copy_is_written_and_the_input_stays(
     assert main(["check", *sources]) == 0
 
 
+def test_a_file_is_replaced_only_when_asked(
+    em: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "thesis.h5"
+    out.write_text("all of it")
+    assert check(em, "--fix", out) == 2
+    assert "choose another --fix, or --overwrite" in capsys.readouterr().err
+    assert out.read_text() == "all of it"
+    assert check(em, "--fix", out, "--overwrite") == 1
+    assert read_labels(str(out)).any()
+
+
 def test_only_chosen_kinds_and_rows(em: Path, tmp_path: Path, capsys: Any) -> None:
     assert check(em, "--kind", "hole") == 0
     assert "nothing to mend" in capsys.readouterr().out

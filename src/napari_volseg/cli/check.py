@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from numpy.typing import NDArray
 
 from napari_volseg.cli.options import Commands, add_json_option, print_json, say
-from napari_volseg.cli.outputs import refuse_inputs
+from napari_volseg.cli.outputs import check_output, refuse_inputs
 from napari_volseg.errors import DataError
-from napari_volseg.io import open_volume, read_labels, read_mask
+from napari_volseg.io import expand_home, open_volume, read_labels, read_mask
 from napari_volseg.volume import AnnotationRule, Volume, read_annotation
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ def add_commands(commands: Commands) -> None:
         help="write a copy of the labels in which the listed findings are mended "
         "where that is possible; no input file is changed",
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="let --fix replace a file"
+    )
     parser.add_argument("--rows", type=_numbers, help=argparse.SUPPRESS)
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -131,10 +134,10 @@ def _choose(findings: Sequence[Finding], args: argparse.Namespace) -> list[Findi
 
 
 def _check_target(args: argparse.Namespace) -> None:
-    """Refuse to write over anything that is read, before the work begins."""
-    if args.fix.suffix.lower() not in (".h5", ".hdf5"):
-        raise DataError(f"--fix {args.fix} must end in .h5: labels are written as HDF5")
+    """Refuse to write over what is read, or unasked over a file, before the work."""
+    args.fix = expand_home(args.fix)
     refuse_inputs([args.fix], [args.image, args.label, args.mask], "--fix")
+    check_output(args.fix, (".h5",), overwrite=args.overwrite, option="--fix")
 
 
 def _write_fixed(

@@ -15,7 +15,9 @@ _SAME = {".hdf5": ".h5"}
 """Other endings of a format."""
 
 
-def check_output(path: Path, endings: Sequence[str], *, overwrite: bool) -> None:
+def check_output(
+    path: Path, endings: Sequence[str], *, overwrite: bool, option: str = "-o"
+) -> None:
     """Refuse an output that cannot be written, before any work is done.
 
     Parameters
@@ -26,6 +28,8 @@ def check_output(path: Path, endings: Sequence[str], *, overwrite: bool) -> None
         What its name may end in, for instance ``.h5``.
     overwrite
         Whether it may take the place of what is there.
+    option
+        What the output is given with, for messages.
 
     Raises
     ------
@@ -40,7 +44,9 @@ def check_output(path: Path, endings: Sequence[str], *, overwrite: bool) -> None
     if not os.access(path.parent, os.W_OK):
         raise DataError(f"cannot write in the folder {path.parent}: choose another")
     if path.exists() and not overwrite:
-        raise DataError(f"{path} is there already: choose another -o, or --overwrite")
+        raise DataError(
+            f"{path} is there already: choose another {option}, or --overwrite"
+        )
 
 
 def refuse_inputs(
