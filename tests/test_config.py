@@ -181,6 +181,43 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, text):
         load_config(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: {folds: 3}\noptimization: {max_epochs: 3}\ndata: {fold: 1}\n",
+        "data:\n  folds: 3\n  folds: 4\n",
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"mine\.yaml.* stands twice.*line 3"):
+        load_config(path)
+
+
+def test_what_is_merged_in_may_be_overridden(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "optimization:\n  scheduler:\n"
+        "    <<: {min_lr: 1e-4, rise: 0.2}\n    rise: 0.1\n"
+    )
+    scheduler = load_config(path).optimization.scheduler
+    assert (scheduler.min_lr, scheduler.rise) == (1e-4, 0.1)
+
+
+@pytest.mark.parametrize("name", ["2024-01-01", "1:30"])
+def test_dates_and_times_are_text(tmp_path, name):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"experiment_name: {name}\n")
+    assert load_config(path).experiment_name == name
+    assert load_config("quick", [f"experiment_name={name}"]).experiment_name == name
+
+
+def test_minutes_are_not_counted_in_sixties():
+    with pytest.raises(DataError, match=r"max_minutes.*1:30"):
+        load_config("quick", ["optimization.max_minutes=1:30"])
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="is not there"):
         load_config(tmp_path / "none.yaml")

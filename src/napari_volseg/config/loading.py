@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from napari_volseg.config.pytc import translate
 from napari_volseg.config.tree import Config
-from napari_volseg.config.yaml_text import as_number, parse_tree, read_text
+from napari_volseg.config.yaml_text import parse_tree, parse_value, read_text
 from napari_volseg.errors import DataError
 
 __all__ = [
@@ -139,11 +139,7 @@ def apply_overrides(
                 f"'{override}' is not a setting: write it as section.key=value, "
                 "for instance system.training.batch_size=8"
             )
-        try:
-            value = yaml.safe_load(text) if text else None
-        except yaml.YAMLError:
-            value = text
-        _put(result, key.split("."), as_number(value), override)
+        _put(result, key.split("."), parse_value(text), override)
     return result
 
 

@@ -10,12 +10,40 @@ import yaml
 
 from napari_volseg.errors import DataError
 
-__all__ = ["as_number", "parse_tree", "read_text"]
+__all__ = ["as_number", "parse_tree", "parse_value", "read_text"]
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 _MAX_BYTES = 2**20
 _MAX_VALUES = 50_000
 _MAX_DEPTH = 50
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates and 1:30 for 90, and in which a key stands once."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return the node of a mapping, whose keys differ."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value} stands twice, put its parts together",
+                        problem_mark=key.start_mark,
+                    )
+                seen.add(key.value)
+        return node
+
+    def construct_plain(self, node: yaml.ScalarNode) -> Any:
+        """Return a number; a date, or what YAML 1.1 counts in sixties, is text."""
+        if ":" in node.value or node.tag.endswith(":timestamp"):
+            return str(node.value)
+        return yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+
+
+for _kind in ("int", "float", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_plain)
 
 
 def read_text(path: Path) -> str:
@@ -49,7 +77,7 @@ def parse_tree(text: str, where: str) -> dict[str, Any]:
         If the text is no YAML, no mapping, or a trap; it names `where`.
     """
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise DataError(f"{where} is not valid YAML: {problem}") from None
@@ -62,6 +90,15 @@ def parse_tree(text: str, where: str) -> dict[str, Any]:
     _count(tree, {}, 0, where)
     numbers: dict[str, Any] = _numbers(tree)
     return numbers
+
+
+def parse_value(text: str) -> Any:
+    """Return what the right side of ``key=value`` means; what is no YAML is text."""
+    try:
+        value = yaml.load(text, _Loader) if text else None
+    except yaml.YAMLError:
+        value = text
+    return as_number(value)
 
 
 def as_number(value: Any) -> Any:
