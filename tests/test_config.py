@@ -213,6 +213,20 @@ def test_dates_and_times_are_text(tmp_path, name):
     assert load_config("quick", [f"experiment_name={name}"]).experiment_name == name
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("/data/run #2/em.h5:raw", "/data/run #2/em.h5:raw"),
+        ("'/data/run #2/em.h5'", "/data/run #2/em.h5"),
+        ('["/data/run #2/em.h5"]', "/data/run #2/em.h5"),
+        ("''", ""),
+    ],
+)
+def test_a_path_on_the_command_line_may_hold_a_hash(text, path):
+    config = load_config("quick", [f"data.train_image={text}"])
+    assert config.data.train_image == (path,)
+
+
 def test_minutes_are_not_counted_in_sixties():
     with pytest.raises(DataError, match=r"max_minutes.*1:30"):
         load_config("quick", ["optimization.max_minutes=1:30"])

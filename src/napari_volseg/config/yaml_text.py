@@ -93,10 +93,17 @@ def parse_tree(text: str, where: str) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """Return what the right side of ``key=value`` means; what is no YAML is text."""
+    """Return what the right side of ``key=value`` means; what is no YAML is text.
+
+    A command line has no comments, but paths such as ``run #2/em.h5``.
+    """
+    text = text.strip()
     try:
         value = yaml.load(text, _Loader) if text else None
     except yaml.YAMLError:
+        value = text
+    is_quoted = text.startswith(("'", '"'))
+    if isinstance(value, str) and not is_quoted and text.startswith(value):
         value = text
     return as_number(value)
 
