@@ -27,6 +27,13 @@ __all__ = [
     "read_settings",
 ]
 
+_WORDS = {
+    "tuple_type": "give a list in brackets, its values between commas",
+    "missing": "the list is too short, give this value too",
+    "too_long": "the list is too long, leave values out",
+}
+"""What is wrong with a list, where pydantic speaks of tuples and fields."""
+
 
 def preset_names() -> list[str]:
     """Return the names of the presets that ship with the package."""
@@ -120,7 +127,8 @@ def build_config(tree: Mapping[str, Any], where: str = "configuration") -> Confi
         key = ".".join(
             part for part in map(str, problem["loc"]) if not part.startswith("function")
         )
-        message = problem["msg"].removeprefix("Value error, ")
+        message = _WORDS.get(problem["type"], problem["msg"])
+        message = message.removeprefix("Value error, ")
         value = f" (it is {problem['input']!r})" if key else ""
         raise DataError(
             f"{where}: {key + ': ' if key else ''}{message}{value}"
