@@ -150,6 +150,14 @@ def test_an_unknown_preset_names_the_nearest():
         load_config("nucleii")
 
 
+def test_a_section_may_be_empty(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data:\n  # patch_size: [8, 32, 32]\nmodel:\n  filters: [4, 8]\n")
+    config = load_config(path)
+    assert config.data == Config().data
+    assert config.model.filters == (4, 8)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

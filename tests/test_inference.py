@@ -85,6 +85,17 @@ def test_another_voxel_size_is_said(model, cells, folder):
     assert any("em are 40×20×20 nm" in m for m in notices)
 
 
+def test_a_voxel_size_that_may_be_unknown_is_asked_for(model, cells, folder):
+    image = Volume(cells.image.data, name="em")
+    events = list(predict(model, image, folder, device="cpu"))
+    (warning,) = (
+        e.message for e in events if isinstance(e, Notice) and e.level != "info"
+    )
+    assert "em are 1×1×1 nm" in warning
+    assert "give it with --voxel-size, or as the scale of the layer" in warning
+    assert "match_voxel_size" not in warning
+
+
 def test_intensities_unlike_those_learnt_from_are_said_first(
     model, cells, folder, monkeypatch
 ):

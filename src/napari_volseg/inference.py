@@ -28,7 +28,7 @@ from napari_volseg.mapjob import BLOCKS, MAPS, MapJob, prepare_maps
 from napari_volseg.mapping import predict_maps
 from napari_volseg.pipeline import reports_of
 from napari_volseg.review import table_of_blocks, write_table
-from napari_volseg.volume import ArrayLike, Volume
+from napari_volseg.volume import UNKNOWN_VOXEL_SIZE, ArrayLike, Volume
 
 __all__ = ["predict"]
 
@@ -117,15 +117,8 @@ def predict(
     )
     for sentence in (*model.notes, *job.notes):
         yield Notice(sentence)
-    if note := _compare_voxel_size(model, image):
-        if inference.match_voxel_size:
-            yield Notice(f"{note}; the image is resampled to those on its way in.")
-        else:
-            yield Notice(
-                f"{note}: objects look larger or smaller to it; check the result, or "
-                "set inference.match_voxel_size=true",
-                "warning",
-            )
+    if notice := _compare_voxel_size(model, image, inference.match_voxel_size):
+        yield notice
     if note := compare_intensities(
         image, model.intensities, model.config.data.percentiles, model.voxel_size
     ):
@@ -202,14 +195,29 @@ def _flood_limit(job: MapJob) -> int:
     return min(round(job.inference.memory_gb * 1e9), available_memory("cpu"))
 
 
-def _compare_voxel_size(model: Model, image: Volume) -> str | None:
+def _compare_voxel_size(model: Model, image: Volume, is_matched: bool) -> Notice | None:
     if np.allclose(model.voxel_size, image.voxel_size, rtol=0.2):
         return None
     theirs = "×".join(f"{v:g}" for v in image.voxel_size)
     ours = "×".join(f"{v:g}" for v in model.voxel_size)
-    return (
+    what = (
         f"The voxels of {image.name} are {theirs} nm, the model learnt from {ours} nm"
     )
+    then = (
+        "the image is resampled to those on its way in"
+        if is_matched
+        else "objects look larger or smaller to it"
+    )
+    if image.voxel_size == UNKNOWN_VOXEL_SIZE:
+        return Notice(
+            f"{what}: {then}. Files that say no voxel size count as {theirs} nm, too: "
+            "if this is one, give it with --voxel-size, or as the scale of the layer",
+            "warning",
+        )
+    if is_matched:
+        return Notice(f"{what}; {then}.")
+    remedy = "check the result, or set inference.match_voxel_size=true"
+    return Notice(f"{what}: {then}; {remedy}", "warning")
 
 
 class _Clock:

@@ -15,6 +15,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.geometry import Size
 
 __all__ = [
+    "UNKNOWN_VOXEL_SIZE",
     "AnnotationRule",
     "ArrayLike",
     "LabelledVolume",
@@ -32,6 +33,8 @@ __all__ = [
 VoxelSize = tuple[float, float, float]
 AnnotationRule = Literal["everywhere", "painted_slices", "painted_voxels"]
 
+UNKNOWN_VOXEL_SIZE: VoxelSize = (1.0, 1.0, 1.0)
+"""What a volume gets whose file says no voxel size, in nm."""
 
 _FEW_PLANES = 8
 """Fewer planes say too little of a volume."""
@@ -77,7 +80,7 @@ class Volume:
     """An image with axes (C)ZYX; `data` may be lazy and is never written."""
 
     data: ArrayLike
-    voxel_size: VoxelSize = (1.0, 1.0, 1.0)
+    voxel_size: VoxelSize = UNKNOWN_VOXEL_SIZE
     """Edge lengths (z, y, x) in nm."""
     name: str = "volume"
     """The layer or file, for messages."""

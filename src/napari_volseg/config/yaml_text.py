@@ -88,7 +88,9 @@ def parse_tree(text: str, where: str) -> dict[str, Any]:
             f"{where} must be a mapping of sections such as data: and model:"
         )
     _count(tree, {}, 0, where)
-    numbers: dict[str, Any] = _numbers(tree)
+    # A section may be empty, or all of it a comment.
+    given = {key: value for key, value in tree.items() if value is not None}
+    numbers: dict[str, Any] = _numbers(given)
     return numbers
 
 

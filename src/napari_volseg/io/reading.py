@@ -15,7 +15,7 @@ from napari_volseg.io.datasets import Role
 from napari_volseg.io.failures import check_memory, refusing
 from napari_volseg.io.lazy import LazyArray, Stored
 from napari_volseg.io.sources import Source, check_exists, parse_source
-from napari_volseg.volume import Volume, VoxelSize
+from napari_volseg.volume import UNKNOWN_VOXEL_SIZE, Volume, VoxelSize
 
 __all__ = [
     "list_datasets",
@@ -64,7 +64,7 @@ def open_volume(source: str, voxel_size: VoxelSize | None = None) -> Volume:
         outside itself.
     """
     array, size, name = _open(source, "image", voxel_size)
-    return Volume(array, size or (1.0, 1.0, 1.0), name)
+    return Volume(array, size or UNKNOWN_VOXEL_SIZE, name)
 
 
 def open_labels(source: str) -> LazyArray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_volseg.errors import DataError
 from napari_volseg.io import list_datasets, open_volume, read_labels
-from napari_volseg.volume import ArrayLike, Volume
+from napari_volseg.volume import UNKNOWN_VOXEL_SIZE, ArrayLike, Volume
 from napari_volseg.widgets.actions import register_context_menu
 from napari_volseg.widgets.layers import METADATA_KEY
 from napari_volseg.widgets.outputs import MAPS
@@ -151,7 +151,7 @@ def _is_maps(dataset: str, volume: Volume) -> bool:
 
 def _place(volume: Volume, ndim: int | None = None) -> dict[str, Any]:
     ndim = ndim or len(volume.data.shape)
-    is_known = volume.voxel_size != (1.0, 1.0, 1.0)
+    is_known = volume.voxel_size != UNKNOWN_VOXEL_SIZE
     unit = "nm" if is_known else "pixel"
     lead = ndim - 3
     return {
