@@ -451,6 +451,14 @@ def test_our_own_commands_are_those_that_one_module_adds() -> None:
     assert set(commands.choices) - {"demo"} == set(hidden.COMMANDS)
 
 
+def test_our_own_commands_are_not_offered(capsys):
+    with pytest.raises(SystemExit):
+        main(["bogus"])
+    offered = capsys.readouterr().err
+    assert "predict" in offered
+    assert "rank" not in offered
+
+
 def test_help_of_a_command_holds_its_settings_only(capsys):
     for command, inside, outside in (
         ("train", "model.filters=", None),

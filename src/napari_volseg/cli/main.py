@@ -36,7 +36,6 @@ _MODULES = (
     "sweep",
     "show",
     "doctor",
-    "hidden",
 )
 
 

@@ -163,7 +163,7 @@ def _read_tree(name: str | Path) -> dict[str, Any]:
         text = (
             resources.files("napari_volseg") / "presets" / f"{name}.yaml"
         ).read_text("utf-8")
-    elif path.suffix in {".yaml", ".yml"}:
+    elif path.suffix.lower() in {".yaml", ".yml"}:
         if path.stem in preset_names() and not path.exists():
             raise DataError(
                 f"there is no file {path}, but a preset '{path.stem}': use that name"
