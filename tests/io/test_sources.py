@@ -111,6 +111,16 @@ def test_a_glob_below_a_folder_with_a_colon(tmp_path, pattern):
         assert found == [f"{folder}/vol1.h5{rest}", f"{folder}/vol2.h5{rest}"]
 
 
+def test_a_file_with_a_colon_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "12:30.h5").touch()
+    assert parse_source("~/12:30.h5") == Source(Path("~/12:30.h5"))
+    part = parse_source("~/12:30.h5[0:5]")
+    assert (part.path, part.dataset) == (Path("~/12:30.h5"), None)
+    assert parse_source("~/12:30.h5:raw").dataset == "raw"
+
+
 def test_a_glob_below_a_folder_with_a_colon_that_matches_nothing(tmp_path):
     (tmp_path / "12:30").mkdir()
     with pytest.raises(DataError, match=r"12:30 matches no\*\.h5"):

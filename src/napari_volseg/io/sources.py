@@ -74,12 +74,12 @@ def parse_source(text: str) -> Source:
         raise DataError(
             f"{text} is a web address: download it first and give the local path"
         )
-    if os.path.exists(text):
+    if _exists(text):
         return Source(Path(text))
     head, index = _split_index(text)
     colon = head.rfind(":")
     is_drive = colon == 1 and _DRIVE.match(head)
-    if colon < 0 or is_drive or os.path.exists(head) or _is_in_folder(colon, head):
+    if colon < 0 or is_drive or _exists(head) or _is_in_folder(colon, head):
         return Source(Path(head), None, index)
     path, dataset = head[:colon], head[colon + 1 :].strip()
     if not path.strip():
@@ -115,6 +115,10 @@ def _expand(source: Source) -> list[Source]:
             "check the folder and the pattern"
         )
     return [replace(source, path=Path(match)) for match in matches]
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(os.path.expanduser(path))
 
 
 def _is_in_folder(colon: int, head: str) -> bool:
