@@ -8,9 +8,10 @@ SIZE = (8, 32, 32)
 ISOTROPIC, FLAT = (1.0, 1.0, 1.0), (40.0, 8.0, 8.0)
 
 
-def _draw(seed=0, size=SIZE, voxel_size=ISOTROPIC, **settings):
+def _draw(seed=0, size=SIZE, voxel_size=ISOTROPIC, in_plane=False, **settings):
     chances = AugmentationConfig(preset="none", **settings).chances
-    return draw_deformation(size, voxel_size, chances, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    return draw_deformation(size, voxel_size, chances, rng, in_plane=in_plane)
 
 
 def test_nothing_is_drawn_when_both_are_off():
@@ -30,6 +31,7 @@ def test_slices_stay_slices_where_voxels_are_deep(settings):
 def test_isotropic_volumes_bend_in_space():
     assert not _draw(elastic=1.0).in_plane
     assert _draw(size=(1, 32, 32), elastic=1.0).in_plane
+    assert _draw(in_plane=True, elastic=1.0).in_plane
 
 
 @pytest.mark.parametrize("voxel_size", [ISOTROPIC, FLAT, (1.2, 1.0, 1.0)])
@@ -41,6 +43,13 @@ def test_a_bend_never_folds(seed, voxel_size):
     for axis in range(n_axes):
         steps = np.diff(offsets[..., axis], axis=axis + 3 - n_axes)
         assert (steps > 0).mean() > 0.995
+
+
+@pytest.mark.parametrize("size", [(4, 64, 64), (8, 128, 128), (32, 64, 64)])
+def test_a_bend_keeps_what_is_above_above_in_patches_of_few_slices(size):
+    for seed in range(10):
+        depths = _draw(seed, size, elastic=1.0).offsets_ZYXA[..., 0]
+        assert (np.diff(depths, axis=0) > 0).all()
 
 
 @pytest.mark.parametrize("voxel_size", [ISOTROPIC, FLAT])

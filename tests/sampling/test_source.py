@@ -53,6 +53,20 @@ def test_image_and_targets_stay_together_through_every_augmentation(volume):
         assert (bright == inside)[seen].mean() > 0.97
 
 
+def test_patches_whose_targets_were_made_slice_by_slice_keep_their_slices():
+    """The bend of isotropic voxels brings no voxel of one slice into another."""
+    labels = np.zeros((24, 48, 48), np.int32)
+    labels[::2] = 1
+    striped = LabelledVolume(Volume((labels * 200).astype(np.uint8)), labels)
+    config = _config("augmentation.preset=none", "augmentation.elastic=1")
+    prepared = prepare_volume(striped, (), (2, 2, 2), config, PATCH, "2d", "2d")
+    source = PatchSource([prepared], config, PATCH)
+    for step in range(4):
+        patch = source.draw(step, 0)
+        slices = patch.targets_CZYX[0].reshape(PATCH[0], -1)
+        assert (slices == slices[:, :1]).all()
+
+
 def test_a_patch_depends_on_seed_step_and_place_only(volume):
     config = _config()
     first, second = (PatchSource([_prepare(volume)], config, PATCH) for _ in range(2))

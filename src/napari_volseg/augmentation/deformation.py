@@ -118,13 +118,24 @@ def is_square_in_plane(voxel_size: VoxelSize) -> bool:
 
 
 def draw_deformation(
-    size: Size, voxel_size: VoxelSize, chances: Mapping[str, float], rng: Generator
+    size: Size,
+    voxel_size: VoxelSize,
+    chances: Mapping[str, float],
+    rng: Generator,
+    *,
+    in_plane: bool = False,
 ) -> Deformation | None:
     """Draw a turn with zoom within the slice, and a bend; None when there is neither.
 
     The turn needs voxels that are square within the slice. The bend is a smooth
     random displacement, equally smooth in nm along all axes. Of voxels deeper than
     wide it moves within slices only.
+
+    Parameters
+    ----------
+    in_plane
+        Slices stay slices whatever the voxels, because targets were made slice by
+        slice.
     """
     turns = (
         rng.random() < chances["affine"]
@@ -143,7 +154,8 @@ def draw_deformation(
         return None
     offsets = _turned(size, angle, zoom)
     if bends:
-        bend = _bend(size, voxel_size, rng)
+        in_plane = in_plane or voxel_size[0] > _FLAT * min(voxel_size[1:])
+        bend = _bend(size, voxel_size, rng, in_plane or size[0] == 1)
         if bend.shape[-1] == 3:
             z = np.arange(size[0], dtype=np.float32) - size[0] // 2
             z = np.broadcast_to(z[:, None, None, None], (*size, 1))
@@ -165,18 +177,22 @@ def _turned(size: Size, angle: float, zoom: float) -> NDArray[np.float32]:
     return offsets[np.newaxis].astype(np.float32)
 
 
-def _bend(size: Size, voxel_size: VoxelSize, rng: Generator) -> NDArray[np.float32]:
+def _bend(
+    size: Size, voxel_size: VoxelSize, rng: Generator, in_plane: bool
+) -> NDArray[np.float32]:
     """Return a smooth displacement in voxels, shape (Z, Y, X, 2 or 3)."""
     edges = np.array(voxel_size) / min(voxel_size[1:])
     spacing = max(8.0, min(size[1:]) / 4)
-    points = [
-        max(2, round((n - 1) * edge / spacing) + 1)
-        for n, edge in zip(size, edges, strict=True)
-    ]
-    in_plane = edges[0] > _FLAT or size[0] == 1
+    # Lengths of the patch in distances of control points.
+    lengths = [(n - 1) * edge / spacing for n, edge in zip(size, edges, strict=True)]
+    points = [max(2, round(length) + 1) for length in lengths]
     n_axes = 2 if in_plane else 3
     control = rng.standard_normal((n_axes, *points), dtype=np.float32)
     control *= np.float32(spacing * rng.uniform(*_BEND))
+    for axis, length in enumerate(lengths, start=1):
+        if length < 1:  # the patch ends before the second point
+            first = control.take([0], axis)
+            control = first + (control - first) * np.float32(length)
     bend = functional.interpolate(
         torch.from_numpy(control)[None], size, mode="trilinear", align_corners=True
     )[0].numpy()

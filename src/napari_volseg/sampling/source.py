@@ -97,7 +97,13 @@ class PatchSource:
         chances = self.config.augmentation.chances
         volume, place = self._choose(step, rng)
         centre = self._centre(volume, place, rng)
-        deformation = draw_deformation(self.patch_size, volume.voxel_size, chances, rng)
+        deformation = draw_deformation(
+            self.patch_size,
+            volume.voxel_size,
+            chances,
+            rng,
+            in_plane=volume.in_plane,
+        )
         if deformation is None:
             patch = self._crop(volume, centre)
         else:
