@@ -119,7 +119,7 @@ def test_too_many_folds_are_refused_with_the_remedy():
     [
         (["data.folds=1"], "at least 2"),
         (["data.folds=3", "data.fold=3"], "from 0 to 2"),
-        (["data.fold=1"], "at least 2"),
+        (["data.fold=1"], "data.folds is 0 and data.fold is 1: .* at least 2"),
     ],
 )
 def test_impossible_folds_are_refused(crowd, settings, message):

@@ -42,7 +42,10 @@ def hold_out_fold(
         If a fold would hold no object.
     """
     if folds < 2:
-        raise DataError("data.folds must be at least 2, or 0 for no cross-validation")
+        raise DataError(
+            f"data.folds is {folds} and data.fold is {fold}: give at least 2 folds, or "
+            "set both to 0 for no cross-validation"
+        )
     if not 0 <= fold < folds:
         raise DataError(
             f"data.fold is {fold}, but with data.folds={folds} it must be from 0 to "
