@@ -174,6 +174,9 @@ def test_a_section_may_be_empty(tmp_path):
         ("model=3", "model is a section"),
         ("batch_size", "is not a setting"),
         ("=3", "is not a setting"),
+        ("data.targets.boundary_nm=.inf", "finite"),
+        ("model.loss.mask={bce: .inf}", "finite"),
+        ("system.seed=4294967296", "less than or equal to 4294967295"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_sentence(override, message):

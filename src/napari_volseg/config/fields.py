@@ -52,5 +52,8 @@ class Section(BaseModel):
     """Frozen settings; an unknown key is an error, a docstring is a help sentence."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )

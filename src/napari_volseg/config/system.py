@@ -56,5 +56,5 @@ class SystemConfig(Section):
     training: TrainingSystemConfig = TrainingSystemConfig()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes the first GPU, else the processor."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of all randomness."""
