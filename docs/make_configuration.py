@@ -121,7 +121,7 @@ def _describe(kind: Any, metadata: tuple[Any, ...] | list[Any] = ()) -> str:
 def _bounds(metadata: tuple[Any, ...] | list[Any]) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     found = [
-        f"{sign} {getattr(item, name):g}"
+        f"{sign} {getattr(item, name):.10g}"
         for entry in metadata
         for item in (entry.metadata if isinstance(entry, FieldInfo) else [entry])
         for name, sign in signs.items()

@@ -71,7 +71,7 @@ class AugmentationConfig(Section):
     rotate90: Fraction | None = None
     """Quarter turns in planes whose voxels and patch are square."""
     affine: Fraction | None = None
-    """Turn within the slice by any angle and zoom by up to a fifth."""
+    """Turn within the slice by any angle and zoom by 0.8 to 1.25."""
     elastic: Fraction | None = None
     """Bend smoothly, within the slice where voxels are deeper than wide."""
     intensity: Fraction | None = None
@@ -87,11 +87,11 @@ class AugmentationConfig(Section):
     motion_blur: Fraction | None = None
     """Blur of a few slices in one direction within the slice."""
     missing_section: Fraction | None = None
-    """Blank one or two slices of the image."""
+    """Blank one or two slices of the image, in patches of more than four."""
     shifted_section: Fraction | None = None
-    """Shift the image and the labels of all slices after a random one."""
+    """Shift image and labels of all slices after a random one; not below four slices."""
     slipped_section: Fraction | None = None
-    """Shift the image and the labels of a single slice."""
+    """Shift image and labels of a single slice; not below four slices."""
     defect: Fraction | None = None
     """Stain a part of one or two slices of the image, dark or bright."""
     cut_noise: Fraction | None = None
