@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from qtpy.QtCore import Qt
 from napari_volseg.counting import GAP, HELD_OUT, LEARNT
 from napari_volseg.widgets.annotationpanel import AnnotationPanel
 from napari_volseg.widgets.layers import placement, plain
-from napari_volseg.widgets.meter import painted_slices, share_words
+from napari_volseg.widgets.meter import count_pairs, painted_slices, share_words
 from napari_volseg.widgets.outputs import add_maps
 from napari_volseg.widgets.train import TrainWidget
 
@@ -90,6 +91,25 @@ def test_only_the_slices_of_a_stroke_are_counted_again(
     labels.paint((4, 10, 10), 7)
     wait_for(qtbot, panel, "3 instances")
     assert panel.meter._counters == [counter]
+
+
+def test_a_choice_that_is_made_during_a_count_is_counted(
+    panel: AnnotationPanel, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def count(*args: Any) -> Any:
+        counted = count_pairs(*args)
+        begun.set()
+        may_end.wait(60)
+        return counted
+
+    monkeypatch.setattr("napari_volseg.widgets.meter.count_pairs", count)
+    panel.meter.forget()
+    qtbot.waitUntil(begun.is_set, timeout=60_000)
+    choose(panel, "painted_slices")
+    may_end.set()
+    wait_for(qtbot, panel, "17 % annotated · 2 instances")
 
 
 def test_every_pair_has_a_line(

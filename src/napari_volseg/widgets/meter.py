@@ -76,6 +76,8 @@ class AnnotationMeter(QWidget):
         self._labels: list[int] = []
         self._dirty: dict[int, set[int]] = {}
         self._is_unsure = False
+        self._is_outdated = False
+        """Whether what is being counted must be counted anew."""
         self._head = wrapped_label("")
         self._rows: list[_Row] = []
         self._layout = QVBoxLayout(self)
@@ -124,6 +126,7 @@ class AnnotationMeter(QWidget):
         """Count everything anew, soon."""
         self._counters = []
         self._is_unsure = False
+        self._is_outdated = True
         self._count_later()
 
     def _note_paint(self, event: Any) -> None:
@@ -165,6 +168,7 @@ class AnnotationMeter(QWidget):
         for key, counter in zip(self._labels, counters, strict=False):
             counter.forget(self._dirty.get(key, ()))
         self._dirty.clear()
+        self._is_outdated = False
         self._is_busy = True
         worker = make_worker(count_pairs, pairs, counters, self._task.asked)
         worker.returned.connect(self._take)
@@ -173,7 +177,7 @@ class AnnotationMeter(QWidget):
 
     def _take(self, answer: list[CountedPair] | str | None) -> None:
         self._is_busy = False
-        if answer is None:
+        if answer is None or self._is_outdated:
             return
         if isinstance(answer, str):
             self.show_problem(answer)
