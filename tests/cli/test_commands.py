@@ -13,7 +13,6 @@ import yaml
 
 from napari_volseg import worker
 from napari_volseg.cli import hidden, main
-from napari_volseg.cli.main import build_parser
 from napari_volseg.cli.settings_help import iter_settings, settings_text
 from napari_volseg.config import build_config, dump_config, preset_names
 from napari_volseg.errors import DataError
@@ -445,18 +444,12 @@ def test_every_setting_is_explained_once():
         assert text.count(f"  {setting.key}=") == 1
 
 
-def test_our_own_commands_are_those_that_one_module_adds() -> None:
-    parser = build_parser(["hidden"])
-    (commands,) = (a for a in parser._actions if isinstance(a.choices, dict))
-    assert set(commands.choices) - {"demo"} == set(hidden.COMMANDS)
-
-
 def test_our_own_commands_are_not_offered(capsys):
     with pytest.raises(SystemExit):
         main(["bogus"])
     offered = capsys.readouterr().err
     assert "predict" in offered
-    assert "rank" not in offered
+    assert not [name for name in hidden.COMMANDS if f"'{name}'" in offered]
 
 
 def test_help_of_a_command_holds_its_settings_only(capsys):

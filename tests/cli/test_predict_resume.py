@@ -216,6 +216,7 @@ def test_what_was_made_in_another_way_is_not_called_complete(
     assert "with other settings of inference" in failure(*ask, *masked, "--resume")
     other = failure(*ask, "inference.overlap=0.125", "--resume")
     assert "with another mask" in other
+    assert "of voxels of" in failure(*made, "--voxel-size", "60", "8", "8")
     again = failure(*made, "instances.min_size=100000")
     assert (
         f"volseg segment {Path(output).absolute()} instances.min_size=100000" in again

@@ -154,8 +154,8 @@ def draw_deformation(
         return None
     offsets = _turned(size, angle, zoom)
     if bends:
-        in_plane = in_plane or voxel_size[0] > _FLAT * min(voxel_size[1:])
-        bend = _bend(size, voxel_size, rng, in_plane or size[0] == 1)
+        is_deep = voxel_size[0] > _FLAT * min(voxel_size[1:])
+        bend = _bend(size, voxel_size, rng, in_plane or is_deep or size[0] == 1)
         if bend.shape[-1] == 3:
             z = np.arange(size[0], dtype=np.float32) - size[0] // 2
             z = np.broadcast_to(z[:, None, None, None], (*size, 1))

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_volseg.cli.maps_file import (
     count_instances,
     read_facts,
@@ -42,7 +44,7 @@ def check_complete(output: Path, image: Volume, source: str, model: Path) -> Non
         If it is no prediction, or one of another image or with another model.
     """
     try:
-        shape = read_maps(output).shape_ZYX
+        maps = read_maps(output)
         instances = open_labels(str(Source(output, "instances", None))).shape
     except DataError as error:
         raise DataError(
@@ -50,8 +52,11 @@ def check_complete(output: Path, image: Volume, source: str, model: Path) -> Non
         ) from None
     facts = read_facts(output)
     other = None
-    if not shape == instances == image.shape_ZYX:
-        other = f"of the shape {shape}, and {image.name} has {image.shape_ZYX}"
+    if not maps.shape_ZYX == instances == image.shape_ZYX:
+        other = f"of the shape {maps.shape_ZYX}, and {image.name} has {image.shape_ZYX}"
+    elif not np.allclose(maps.voxel_size, image.voxel_size):
+        sizes = f"{maps.voxel_size} nm, and those of {image.name} {image.voxel_size}"
+        other = f"of voxels of {sizes}"
     elif "source" in facts and _real(str(facts["source"])) != _real(source):
         other = f"of {facts['source']}"
     elif os.path.realpath(str(facts.get("model", ""))) != os.path.realpath(model):
@@ -97,9 +102,10 @@ def check_settings(
                 f"{output} is there already and was predicted with {what}: {_REMEDY}"
             )
     thresholds = [text for text in settings if text.startswith("instances.")]
-    stored = {"instances": read_thresholds(output).model_dump(mode="json")}
-    asked = build_config(apply_overrides(stored, thresholds), where="the command line")
-    if asked.instances != build_config(stored, where=str(output)).instances:
+    made_with = read_thresholds(output)
+    tree = {"instances": made_with.model_dump(mode="json")}
+    asked = build_config(apply_overrides(tree, thresholds), where="the command line")
+    if asked.instances != made_with:
         raise DataError(
             f"{output} is there already with other instances: 'volseg segment {output} "
             f"{' '.join(thresholds)}' makes those from its maps"

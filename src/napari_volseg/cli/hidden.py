@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from napari_volseg.cli.options import Commands, print_json
@@ -14,49 +15,20 @@ from napari_volseg.priority import step_back
 
 __all__ = ["COMMANDS", "add_commands"]
 
-COMMANDS = (
-    "worker",
-    "retune",
-    "review",
-    "probe",
-    "plan",
-    "helper",
-    "try-batch",
-    "try-forms",
-    "rank",
-)
-
 
 def add_commands(commands: Commands) -> None:
-    """Add the commands; no help lists them."""
-    worker = commands.add_parser("worker", description="Do the job of a folder.")
-    worker.add_argument("folder", type=Path)
-    worker.add_argument("--resume", action="store_true")
-    worker.add_argument(
+    """Add the commands."""
+    parsers = {}
+    for name, (description, run) in COMMANDS.items():
+        parsers[name] = commands.add_parser(name, description=description)
+        parsers[name].set_defaults(run=run)
+    for name in ("worker", "plan", "try-forms"):
+        parsers[name].add_argument("folder", type=Path)
+    parsers["worker"].add_argument("--resume", action="store_true")
+    parsers["worker"].add_argument(
         "--with-parent", action="store_true", help="end when standard input closes"
     )
-    worker.set_defaults(run=_worker)
-    retune = commands.add_parser("retune", description="Segment maps on request.")
-    retune.set_defaults(run=_retune)
-    review = commands.add_parser("review", description="Edit instances on request.")
-    review.set_defaults(run=_review)
-    probe = commands.add_parser("probe", description="Try one step of a network.")
-    probe.set_defaults(run=_probe)
-    plan = commands.add_parser("plan", description="Say what a run would do.")
-    plan.add_argument("folder", type=Path)
-    plan.set_defaults(run=_plan)
-    helper = commands.add_parser(
-        "helper", description="Run a command that ends when standard input closes."
-    )
-    helper.add_argument("arguments", nargs=argparse.REMAINDER)
-    helper.set_defaults(run=_helper)
-    batch = commands.add_parser("try-batch", description="Try steps of a training.")
-    batch.set_defaults(run=_try_batch)
-    forms = commands.add_parser("try-forms", description="Time forward passes.")
-    forms.add_argument("folder", type=Path)
-    forms.set_defaults(run=_try_forms)
-    rank = commands.add_parser("rank", description="Train as one of several.")
-    rank.set_defaults(run=_rank)
+    parsers["helper"].add_argument("arguments", nargs=argparse.REMAINDER)
 
 
 def _worker(args: argparse.Namespace) -> int:
@@ -139,3 +111,16 @@ def _rank(args: argparse.Namespace) -> int:
     # All is written. Threads of native libraries that meet the end of the interpreter
     # abort the process now and then, which would fail a training that has ended well.
     os._exit(code)
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
+    "worker": ("Do the job of a folder.", _worker),
+    "retune": ("Segment maps on request.", _retune),
+    "review": ("Edit instances on request.", _review),
+    "probe": ("Try one step of a network.", _probe),
+    "plan": ("Say what a run would do.", _plan),
+    "helper": ("Run a command that ends when standard input closes.", _helper),
+    "try-batch": ("Try steps of a training.", _try_batch),
+    "try-forms": ("Time forward passes.", _try_forms),
+    "rank": ("Train as one of several.", _rank),
+}

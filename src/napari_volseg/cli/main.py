@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["demo"]:
         return _guarded(lambda: _demo(arguments[1:]))
-    # Processes of our own start often, and start three times as fast without the rest.
-    is_ours = arguments[:1] and arguments[0] in hidden.COMMANDS
+    # Processes of our own start often, and sooner without what the others load.
+    is_ours = bool(arguments) and arguments[0] in hidden.COMMANDS
     parser = build_parser(("hidden",) if is_ours else _MODULES)
     args, rest = parser.parse_known_args(arguments)
     settings = [text for text in rest if "=" in text and not text.startswith("-")]

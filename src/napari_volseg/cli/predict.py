@@ -167,17 +167,21 @@ def _is_complete(request: _Request, args: argparse.Namespace) -> bool:
     remove_leftovers(place)
     if not (args.resume and output.exists()) or place.exists():
         return False
-    image = open_volume(request.source)
+    image = _open(request, args)
     check_complete(output, image, request.source, request.model)
     check_settings(output, request.inference, args.mask, args.settings)
     return True
 
 
+def _open(request: _Request, args: argparse.Namespace) -> Volume:
+    voxel_size = tuple(args.voxel_size) if args.voxel_size else None
+    return open_volume(request.source, voxel_size=voxel_size)
+
+
 def _predict(
     request: _Request, args: argparse.Namespace
 ) -> tuple[dict[str, Any] | None, int]:
-    voxel_size = tuple(args.voxel_size) if args.voxel_size else None
-    image = open_volume(request.source, voxel_size=voxel_size)
+    image = _open(request, args)
     place = place_of(request.output)
     refuse_in_use(place)
     old = find_unfinished(place) if args.resume else None

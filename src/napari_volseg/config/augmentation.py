@@ -73,7 +73,7 @@ class AugmentationConfig(Section):
     affine: Fraction | None = None
     """Turn within the slice by any angle and zoom by 0.8 to 1.25."""
     elastic: Fraction | None = None
-    """Bend smoothly, within the slice where voxels are deeper than wide."""
+    """Bend smoothly; within slices for deep voxels and targets made by slice."""
     intensity: Fraction | None = None
     """Brightness, contrast and gamma."""
     brightness_gradient: Fraction | None = None
