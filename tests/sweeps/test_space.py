@@ -42,6 +42,11 @@ def test_the_values_to_try_first_are_the_ends():
     assert parse_range("k", "log:1e-4:1e-2").ends() == [1e-4, 1e-2]
     assert parse_range("k", "int:2:8").ends() == [2, 8]
     assert parse_range("k", "[1,2]|null|x").ends() == [[1, 2], None, "x"]
+    assert parse_range("k", "1e-3|2026-01-02|1:30").ends() == [
+        0.001,
+        "2026-01-02",
+        "1:30",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,14 @@ def test_a_bad_setting_is_named(form: ConfigForm, key: str, text: str) -> None:
         form.config()
 
 
+@pytest.mark.parametrize("text", ["1:30", "2026-01-02", "run #2"])
+def test_text_stays_text_as_on_the_command_line(form: ConfigForm, text: str) -> None:
+    form.open_advanced()
+    form.field("optimization.max_minutes").native.setText(text)
+    with pytest.raises(DataError, match=f"max_minutes.*{text}"):
+        form.config()
+
+
 def test_nothing_typed_means_not_set(form: ConfigForm) -> None:
     form.set_value({"optimization": {"max_minutes": 5}})
     form.field("optimization.max_minutes").native.clear()

@@ -29,7 +29,7 @@ from napari_volseg.config.optimization import (
 from napari_volseg.config.pytc import why_left_out
 from napari_volseg.config.system import SystemConfig, TrainingSystemConfig
 from napari_volseg.config.tree import Config
-from napari_volseg.config.yaml_text import as_number, parse_tree, read_text
+from napari_volseg.config.yaml_text import parse_tree, parse_value, read_text
 
 __all__ = [
     "LOSS_TERMS",
@@ -50,11 +50,11 @@ __all__ = [
     "TargetsConfig",
     "TrainingSystemConfig",
     "apply_overrides",
-    "as_number",
     "build_config",
     "dump_config",
     "load_config",
     "parse_tree",
+    "parse_value",
     "preset_names",
     "preset_summary",
     "read_settings",

@@ -10,7 +10,7 @@ import yaml
 
 from napari_volseg.errors import DataError
 
-__all__ = ["as_number", "parse_tree", "parse_value", "read_text"]
+__all__ = ["parse_tree", "parse_value", "read_text"]
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 _MAX_BYTES = 2**20
@@ -107,10 +107,10 @@ def parse_value(text: str) -> Any:
     is_quoted = text.startswith(("'", '"'))
     if isinstance(value, str) and not is_quoted and text.startswith(value):
         value = text
-    return as_number(value)
+    return _as_number(value)
 
 
-def as_number(value: Any) -> Any:
+def _as_number(value: Any) -> Any:
     """Return ``1e-3``, which YAML 1.1 reads as text, as the number that is meant."""
     if isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
@@ -139,4 +139,4 @@ def _numbers(value: Any) -> Any:
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_numbers(item) for item in value]
-    return as_number(value)
+    return _as_number(value)

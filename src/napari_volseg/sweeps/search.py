@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from napari_volseg.config import parse_value
 from napari_volseg.errors import DataError
 from napari_volseg.events import Event
 from napari_volseg.runs import (
@@ -225,7 +224,7 @@ def _distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
 def _values(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as they are written: choices are stored as YAML."""
     return {
-        key: yaml.safe_load(value) if isinstance(value, str) else value
+        key: parse_value(value) if isinstance(value, str) else value
         for key, value in params.items()
     }
 

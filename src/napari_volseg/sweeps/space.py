@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from napari_volseg.config import as_number, parse_tree, read_text
+from napari_volseg.config import parse_tree, parse_value, read_text
 from napari_volseg.errors import DataError
 
 __all__ = ["Range", "is_range", "parse_range", "parse_space", "read_space"]
@@ -37,7 +37,7 @@ class Range:
     def ends(self) -> list[Any]:
         """Return the values to try before a sweep begins: the ends, or all choices."""
         if self.kind == "choice":
-            return [yaml.safe_load(text) for text in self.choices]
+            return [parse_value(text) for text in self.choices]
         low, high = self.low, self.high
         return [int(low), int(high)] if self.kind == "int" else [low, high]
 
@@ -80,8 +80,8 @@ def parse_range(key: str, text: str) -> Range:
     """
     kind, _, rest = text.partition(":")
     if kind not in ("log", "float", "int"):
-        return _choice(key, [yaml_text(_yaml(key, part)) for part in _split(text)])
-    parts = [as_number(_yaml(key, part)) for part in rest.split(":")]
+        return _choice(key, [yaml_text(parse_value(part)) for part in _split(text)])
+    parts = [parse_value(part) for part in rest.split(":")]
     numbers = [p for p in parts if isinstance(p, int | float)]
     if len(numbers) < len(parts) or len(parts) not in (
         (2, 3) if kind == "int" else (2,)
@@ -169,13 +169,6 @@ def _split(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return parts
-
-
-def _yaml(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise DataError(f"{key}: '{text}' is not a value") from None
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

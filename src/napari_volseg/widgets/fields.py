@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QAbstractButton, QDoubleSpinBox, QLineEdit, QWidget
 
+from napari_volseg.config import parse_value
 from napari_volseg.errors import DataError
 
 __all__ = ["Field", "field_bounds", "ignore_stray_wheel", "make_field"]
@@ -74,7 +75,7 @@ class Field:
         shown = self._widget.value
         try:
             return self._read(shown)
-        except (ValueError, yaml.YAMLError):
+        except ValueError:
             raise DataError(
                 f"{self.key}: '{shown}' cannot be read as a setting"
             ) from None
@@ -111,7 +112,7 @@ def make_field(key: str, info: FieldInfo, value: Any) -> Field:
     else:
         options["widget_type"] = "LineEdit"
         is_list = _is_tuple(kind)
-        show, read = (_list_text, _read_list) if is_list else (_text, _read_text)
+        show, read = (_list_text, _read_list) if is_list else (_text, parse_value)
         if is_list and not _is_optional(kind):
             read = _read_full_list
     widget_type = options.pop("widget_type")
@@ -188,15 +189,6 @@ def _text(value: Any) -> str:
     )
 
 
-def _read_text(text: str) -> Any:
-    if not text.strip():
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return yaml.safe_load(text)
-
-
 def _list_text(value: Any) -> str:
     if value is None:
         return ""
@@ -208,7 +200,10 @@ def _list_text(value: Any) -> str:
 def _read_list(text: str) -> Any:
     if not text.strip():
         return None
-    return yaml.safe_load(f"[{text}]")
+    value = parse_value(f"[{text}]")
+    if not isinstance(value, list):
+        raise ValueError(text)
+    return value
 
 
 def _read_full_list(text: str) -> Any:
