@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from math import prod
 from typing import Any
 
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size, iter_boxes
 from napari_volseg.overlaps import Overlaps, add_overlaps, count_overlaps
-from napari_volseg.processors import default_threads
+from napari_volseg.processors import default_threads, map_in_order
 from napari_volseg.volume import ArrayLike, read_annotation
 
 __all__ = ["count_in_slabs", "evaluate", "evaluate_blocks", "score_overlaps"]
@@ -160,9 +158,14 @@ def evaluate_blocks(
         )
 
     boxes = list(iter_boxes(shape, block))
-    overlaps = add_overlaps(
-        _in_threads(count, boxes, threads or default_threads(), report)
-    )
+
+    def count_all() -> Iterator[Overlaps]:
+        with closing(map_in_order(count, boxes, threads or default_threads())) as parts:
+            for done, part in enumerate(parts, 1):
+                report(done, len(boxes))
+                yield part
+
+    overlaps = add_overlaps(count_all())
     if not overlaps.counts.size:
         raise DataError(
             f"{mask_name} is 0 everywhere, so there is nothing to compare: give one "
@@ -174,27 +177,6 @@ def evaluate_blocks(
 def _ids(labels_ZYX: ArrayLike, box: Box, name: str) -> Labels:
     part = np.asarray(labels_ZYX[box.slices])
     return part if part.dtype.kind == "u" else read_annotation(part, name=name)[0]
-
-
-def _in_threads(
-    work: Callable[[Box], Overlaps],
-    boxes: Sequence[Box],
-    threads: int,
-    report: Callable[[int, int], None],
-) -> Iterator[Overlaps]:
-    """Yield what `work` makes of each box; few results wait at any time."""
-    pending: deque[Future[Overlaps]] = deque()
-    waiting = iter(boxes)
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for done in range(1, len(boxes) + 1):
-                for box in islice(waiting, 2 * threads - len(pending)):
-                    pending.append(pool.submit(work, box))
-                yield pending.popleft().result()
-                report(done, len(boxes))
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def score_overlaps(overlaps: Overlaps, min_size: int = 0) -> dict[str, float]:

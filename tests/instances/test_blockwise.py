@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import h5py
@@ -10,7 +11,7 @@ from scipy import ndimage
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.errors import DataError
-from napari_volseg.instances import segment, segment_blocks
+from napari_volseg.instances import blockwise, segment, segment_blocks
 from napari_volseg.review import instance_table, table_of_blocks
 from napari_volseg.sample_data import make_sample
 from napari_volseg.targets import make_targets
@@ -54,17 +55,22 @@ def problems(draw):
         seed_boundary=0.8,
     )
     edge, halo = st.integers(2, 9).map(lambda n: 2 * n), st.integers(0, 5)
-    return maps, config, draw(st.tuples(*[edge] * 3)), draw(st.tuples(*[halo] * 3))
+    layout = {
+        "block": draw(st.tuples(*[edge] * 3)),
+        "halo": draw(st.tuples(*[halo] * 3)),
+        "at_once": draw(st.sampled_from([1, 3])),
+    }
+    return maps, config, layout
 
 
 @settings(max_examples=8, deadline=None)
 @given(problems())
 def test_blocks_give_the_instances_of_the_whole(problem):
-    maps, config, block, halo = problem
+    maps, config, layout = problem
     expected = segment(maps, config)
     labels = np.full(expected.shape, 77, np.int64)
 
-    result = segment_blocks(maps, labels, config, block=block, halo=halo)
+    result = segment_blocks(maps, labels, config, **layout)
 
     np.testing.assert_array_equal(labels, expected)
     table = instance_table(expected, maps, VOXEL)
@@ -137,6 +143,46 @@ def test_from_zarr_to_zarr(tmp_path, rng):
     assert result.n_instances > 5
     assert said[-1] == (4 * result.n_blocks, 4 * result.n_blocks)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.zarr", "maps.zarr"]
+
+
+def test_halos_grow_to_the_size_of_objects(monkeypatch):
+    sample = make_sample("cells", (32, 256, 256))
+    maps = make_targets(sample.labels_ZYX, sample.image.voxel_size).values_CZYX
+    config = InstancesConfig(min_size=0)
+    labels, expected = np.zeros(maps.shape[1:], np.int32), segment(maps, config)
+    n_visits = {}
+    for enough in (20, 10**9):
+        monkeypatch.setattr(blockwise, "_ENOUGH", enough)
+        result = segment_blocks(
+            maps, labels, config, block=(32, 64, 64), halo=(4, 8, 8)
+        )
+        np.testing.assert_array_equal(labels, expected)
+        n_visits[enough] = result.n_visits
+    assert n_visits[20] < n_visits[10**9]
+
+
+def test_no_block_is_worked_on_after_one_has_failed(rng):
+    maps = np.stack([_noise(rng, (10, 40, 40), 1) for _ in range(3)])
+    begun, ended = itertools.count(1), []
+
+    class Maps:
+        shape, dtype = maps.shape, maps.dtype
+
+        def __getitem__(self, key):
+            n = next(begun)
+            try:
+                if n == 6:
+                    raise OSError("gone")
+                return maps[key]
+            finally:
+                ended.append(n)
+
+    labels = np.zeros(maps.shape[1:], np.int32)
+    with pytest.raises(OSError, match="gone"):
+        segment_blocks(Maps(), labels, InstancesConfig(), block=(10, 4, 4), at_once=3)
+
+    assert len(ended) == next(begun) - 1
+    assert len(ended) < 20
 
 
 def test_progress_goes_on_while_blocks_are_flooded_again(rng):

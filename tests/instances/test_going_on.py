@@ -97,11 +97,12 @@ def fuse(monkeypatch):
     return left
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("at_once", [1, 3])
 def test_ending_again_and_again_between_any_two_writes_changes_nothing(
-    maps, tmp_path, fuse, seed
+    maps, tmp_path, fuse, monkeypatch, at_once
 ):
-    rng = np.random.default_rng(seed)
+    monkeypatch.setattr(storing, "_at_once", lambda *_: at_once)
+    rng = np.random.default_rng(at_once)
     path = tmp_path / "instances.zarr"
     expected = segment_stored(maps, tmp_path / "whole.zarr", CONFIG, VOXEL, memory=0)
     deaths = 0
@@ -153,7 +154,7 @@ def _stop_after(n_steps):
 def test_only_what_is_not_finished_is_done(maps, tmp_path, monkeypatch):
     path = tmp_path / "instances.zarr"
     # Steps are six blocks looked at, six sown, six flooded, six numbered.
-    for n_steps, n_reduced, n_flooded in ((4, 2 + 6, 6), (9, 3, 6), (15, 0, 3)):
+    for n_steps, n_reduced, n_flooded in ((4, 2 + 6, 6), (9, 3, 6), (15, 0, 1)):
         forget_blocks(path)
         with pytest.raises(Killed):
             segment_stored(
@@ -163,7 +164,8 @@ def test_only_what_is_not_finished_is_done(maps, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             counts = _count(patch)
             visits = _run(maps, path).n_visits
-        assert counts["reduce_block"] == n_reduced
+        # A thread may be two blocks ahead of what was told.
+        assert max(0, n_reduced - 2) <= counts["reduce_block"] <= n_reduced
         # Some more, as the halo is too small.
         assert counts["flood_block"] == visits >= n_flooded
 
@@ -207,7 +209,8 @@ def test_blocks_stay_when_one_cannot_be_read(maps, tmp_path, monkeypatch):
         _run(Broken(), path)
     counts = _count(monkeypatch)
     _run(maps, path)
-    assert counts["reduce_block"] == 2 * N_BLOCKS - 2
+    # Two were looked at before the third, and two more may have been after it.
+    assert counts["reduce_block"] in {2 * N_BLOCKS - n for n in (2, 3, 4)}
     np.testing.assert_array_equal(_labels(path), segment(maps[...], CONFIG))
 
 

@@ -65,7 +65,7 @@ def test_metadata_is_ome_zarr_0_5(path):
     ome = zarr.open_group(path, mode="r").attrs["ome"]
 
     assert array.metadata.zarr_format == 3
-    assert array.chunks == (1, 16, 256, 256)
+    assert array.chunks == (1, 16, 128, 128)
     assert ome["version"] == "0.5"
     image = ome["multiscales"][0]
     assert [axis["name"] for axis in image["axes"]] == list("czyx")

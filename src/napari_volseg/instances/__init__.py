@@ -1,6 +1,6 @@
 """From maps to instances: seeds, watershed, size filter, thresholds."""
 
-from napari_volseg.instances.blockwise import BlockwiseResult, segment_blocks
+from napari_volseg.instances.blockwise import segment_blocks
 from napari_volseg.instances.fitting import FittedThresholds, fit_thresholds
 from napari_volseg.instances.following import Follower
 from napari_volseg.instances.seeds import find_seeds
@@ -11,6 +11,7 @@ from napari_volseg.instances.storing import (
     segment_stored,
 )
 from napari_volseg.instances.watershed import watershed
+from napari_volseg.instances.written import BlockwiseResult
 
 __all__ = [
     "BlockwiseResult",

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Protocol
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,42 +38,19 @@ from napari_volseg.instances.seeds import (
     reduce_block,
     seed_heights,
 )
+from napari_volseg.instances.written import BlockwiseResult, WritableArray, check
 from napari_volseg.io import create_zarr, reopen_zarr
-from napari_volseg.processors import default_threads
+from napari_volseg.processors import default_threads, map_in_order
 from napari_volseg.volume import ArrayLike
 
-__all__ = ["BlockwiseResult", "WritableArray", "check", "segment_blocks"]
+__all__ = ["segment_blocks"]
 
 
-class WritableArray(Protocol):
-    """What labels are written to: a Zarr array, an HDF5 dataset, a NumPy array."""
+_ENOUGH = 20
+"""Objects in a block that say how large most are."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Size (z, y, x) in voxels."""
-
-    @property
-    def dtype(self) -> Any:
-        """Any type of integers that holds the ids."""
-
-    def __getitem__(self, key: Any, /) -> Any: ...
-    def __setitem__(self, key: Any, value: Any, /) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class BlockwiseResult:
-    """What was found."""
-
-    measures: Measures
-    """One row an instance, by rising id; see `review.table_of_blocks`."""
-    n_blocks: int
-    n_visits: int
-    """How often a block was flooded: more where a halo was too small."""
-
-    @property
-    def n_instances(self) -> int:
-        """Number of instances."""
-        return len(self.measures.ids)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def segment_blocks(
@@ -87,9 +64,10 @@ def segment_blocks(
     scratch: Path | None = None,
     kept: Path | None = None,
     threads: int | None = None,
+    at_once: int = 1,
     report: Callable[[int, int], None] | None = None,
 ) -> BlockwiseResult:
-    """Write the instances of maps of any size; only a block of them is in memory.
+    """Write the instances of maps of any size; only few blocks are in memory.
 
     The instances are those of `segment`, voxel by voxel, with the same ids.
 
@@ -102,10 +80,11 @@ def segment_blocks(
         or shards. What is in there is overwritten.
     block
         Voxels of a block along z, y and x: even numbers. About 20 bytes a voxel
-        with its halo are held.
+        with its halo are held of each of those that are worked on at once.
     halo
-        By how many voxels a block is flooded beyond its faces at first. The result
-        does not depend on it; one of about an object's diameter is fastest.
+        By how many voxels a block is flooded beyond its faces at first, and by up to
+        twice as many once objects prove to be larger. The result does not depend on
+        it; one of about an object's diameter is fastest.
     consecutive
         Number instances 1…n. Otherwise ids have gaps and no certain order, and
         blocks without an instance that is dropped are written once only.
@@ -116,6 +95,10 @@ def segment_blocks(
         A folder for these files that stays. A call with the same arguments goes on
         from what is finished there, however the one before ended, and with the same
         result. The labels must be a Zarr array then, and no block may share a shard.
+    at_once
+        How many blocks are worked on side by side, each by its share of the threads;
+        they must not share a shard of the labels either. Faster than one after the
+        other with all threads, because much of a block is work for one.
     report
         Called with the number of steps done and of all steps: four a block, and one
         more for each that is flooded again.
@@ -134,7 +117,7 @@ def segment_blocks(
             folder = kept
         records = Records(folder, durable=kept is not None)
         job = _Job(maps_CZYX, labels_ZYX, config, block, halo, records)
-        job.threads = threads or default_threads()
+        job.threads, job.at_once = threads or default_threads(), at_once
         job.report = report or _say_nothing
         job.sow()
         job.flood()
@@ -144,28 +127,11 @@ def segment_blocks(
 def _say_nothing(done: int, total: int) -> None: ...
 
 
-def check(maps: ArrayLike, labels: WritableArray, block: Sequence[int]) -> None:
-    """Refuse maps, labels and blocks that do not fit together."""
-    if len(maps.shape) != 4 or maps.shape[0] != 3 or maps.dtype != np.uint8:
-        raise DataError(
-            f"the maps have the shape {maps.shape} and type {maps.dtype}: they must be "
-            "the channels mask, boundary and distance (C, Z, Y, X) as uint8"
-        )
-    if tuple(labels.shape) != tuple(maps.shape[1:]):
-        raise DataError(
-            f"the labels have the shape {labels.shape} but the maps "
-            f"{maps.shape[1:]}: both must cover the same voxels"
-        )
-    if np.dtype(labels.dtype).kind not in "iu":
-        raise DataError(f"labels of {labels.dtype} cannot hold ids: use int64 or int32")
-    if any(edge < 2 or edge % 2 for edge in block):
-        raise ValueError(f"block edges must be even, not {block}")
-
-
 class _Job:
     """One segmentation; its methods are its phases."""
 
     threads: int
+    at_once: int
     report: Callable[[int, int], None]
 
     def __init__(
@@ -179,7 +145,8 @@ class _Job:
     ) -> None:
         self._maps, self._labels, self._config = maps, labels, config
         # A block has to see at least the faces of its neighbours.
-        self._halo = tuple(max(1, h) for h in halo)
+        self._halo = np.maximum(halo, 1)
+        self._widest = np.maximum(np.multiply(halo, 2), 1)
         self._records = records
         z, y, x = maps.shape[1:]
         self._shape: Size = (z, y, x)
@@ -190,7 +157,7 @@ class _Job:
         self._strides = (y * x, x, 1)
         self._n_seeds = self._n_steps = self._n_again = self._n_visits = 0
         self._firsts = np.zeros(1, np.int64)
-        self._rows = np.zeros(1, np.int32)
+        self._lock = Lock()
         self._seeds: Any = None
 
     def sow(self) -> None:
@@ -199,11 +166,13 @@ class _Job:
             return
         inner: list[int] = []
         planes = Planes(self._shape, self._records.folder)
-        for i, box in enumerate(self._boxes):
-            n_inner, layers = self._records.layers(i) or self._find_peaks(i)
+
+        def keep(found: tuple[int, Layers]) -> None:
+            n_inner, layers = found
+            planes.add(layers, self._boxes[len(inner)])
             inner.append(n_inner)
-            planes.add(layers, box)
-            self._step()
+
+        self._each(range(len(self._boxes)), self._find_peaks, keep)
         whole = join_blocks(
             lambda i: self._records.peaks(i, self._boxes[i]),
             self._counts,
@@ -220,32 +189,30 @@ class _Job:
                 f"the maps have {n} seeds, more than the {largest} ids that there are "
                 f"for labels of {self._labels.dtype}: raise instances.min_seed_size"
             )
-        self._n_seeds, self._rows = n, np.zeros(n + 1, np.int32)
+        self._n_seeds = n
         self._firsts = np.full(n + 1, np.iinfo(np.int64).max)
         self._seeds = self._open_seeds()
-        for i, orders in whole.orders():
-            seeds_ZYX = (
-                np.asarray(self._seeds[self._boxes[i].slices], np.int32)
-                if self._records.is_marked(i, "sown")
-                else self._paint(i, orders, starts[i])
-            )
-            note_firsts(seeds_ZYX, self._boxes[i].start, self._shape, self._firsts)
-            self._step()
+        orders = ((i, orders, starts[i]) for i, orders in whole.orders())
+        self._each(orders, self._sow_block)
 
     def flood(self) -> None:
         """Flood every block, and again where a neighbour found something else."""
-        for i in range(len(self._boxes)):
+        # Neighbours are right already where all was settled before.
+        with_halo = not self._records.is_settled
+
+        def visit(i: int) -> None:
             if not self._is_labelled(i):
-                # Its neighbours are right already where all was settled before.
-                self._visit(i, with_halo=not self._records.is_settled)
-            self._step()
-        if self._records.is_settled:
+                self._visit(i, self._share, with_halo=with_halo)
+
+        self._each(range(len(self._boxes)), visit)
+        if not with_halo:
             return
         due = [i for i in range(len(self._boxes)) if self._differs(i)]
         while due:
             self._n_again += len(due)
+            # One by one: each begins with what the one before it found.
             for i in due:
-                self._visit(i, with_halo=False)
+                self._visit(i, self.threads, with_halo=False)
                 self._step()
             near = {n for i in due for n, *_ in self._neighbours(i)}
             due = [i for i in sorted(near.union(due)) if self._differs(i)]
@@ -263,28 +230,52 @@ class _Job:
         if consecutive:
             kept = kept[np.argsort(self._firsts[kept], kind="stable")]
             new_ids[kept] = np.arange(1, len(kept) + 1)
-        for i, box in enumerate(self._boxes):
-            ids = parts[i].ids
+
+        def number(i: int) -> None:
+            ids, box = parts[i].ids, self._boxes[i]
             is_new = (new_ids[ids] != ids).any()
             if is_new and not self._records.is_marked(i, "numbered"):
                 labels_ZYX = np.asarray(self._labels[box.slices])
                 self._records.unmark(i)
                 self._labels[box.slices] = new_ids.astype(labels_ZYX.dtype)[labels_ZYX]
                 self._records.mark(i, "numbered", self._labels, box)
-            self._step()
+
+        self._each(range(len(parts)), number)
         measures = add_up(parts, new_ids)
         return BlockwiseResult(measures, len(self._boxes), self._n_visits)
 
+    @property
+    def _share(self) -> int:
+        """Threads of each of the blocks that are worked on at once."""
+        return max(1, self.threads // self.at_once)
+
+    def _each(
+        self,
+        items: Iterable[Item],
+        work: Callable[[Item], Result],
+        then: Callable[[Result], None] = lambda _: None,
+    ) -> None:
+        """Work on blocks, some side by side, then on what came of each in their order.
+
+        None is being worked on any more when this ends, however it does.
+        """
+        with closing(map_in_order(work, items, self.at_once)) as results:
+            for result in results:
+                then(result)
+                self._step()
+
     def _heights(self, maps_CZYX: Any) -> NDArray[np.uint8]:
         maps = np.ascontiguousarray(maps_CZYX)
-        return seed_heights(maps, seed_levels(self._config), self.threads)
+        return seed_heights(maps, seed_levels(self._config), self._share)
 
     def _reduce(self, heights_ZYX: NDArray[np.uint8], box: Box) -> BlockPeaks:
         rule = peak_rule(self._config)
-        return reduce_block(heights_ZYX, box, self._shape, rule, self.threads)
+        return reduce_block(heights_ZYX, box, self._shape, rule, self._share)
 
     def _find_peaks(self, i: int) -> tuple[int, Layers]:
         """Keep the peaks of a block; return how many are final, and its layers."""
+        if known := self._records.layers(i):
+            return known
         box = self._boxes[i]
         heights_ZYX = self._heights(self._maps[:, *box.slices])
         merged = self._reduce(heights_ZYX, box).merged
@@ -306,13 +297,25 @@ class _Job:
             path, self._shape, np.int32, (1, 1, 1), name="seeds", block=self._block
         )
 
+    def _sow_block(self, order: tuple[int, Orders, int]) -> None:
+        """Write the seeds of a block if they are not yet, and note where they are."""
+        i, orders, first_id = order
+        box = self._boxes[i]
+        seeds_ZYX = (
+            np.asarray(self._seeds[box.slices], np.int32)
+            if self._records.is_marked(i, "sown")
+            else self._paint(i, orders, first_id)
+        )
+        with self._lock:
+            note_firsts(seeds_ZYX, box.start, self._shape, self._firsts)
+
     def _paint(self, i: int, orders: Orders, first_id: int) -> NDArray[np.int32]:
         """Write the seeds of a block."""
         box = self._boxes[i]
         heights_ZYX = self._heights(self._maps[:, *box.slices])
         seeds_ZYX = np.empty(box.shape, np.int32)
         block = self._reduce(heights_ZYX, box)
-        block.paint(heights_ZYX, orders, first_id, seeds_ZYX, self.threads)
+        block.paint(heights_ZYX, orders, first_id, seeds_ZYX, self._share)
         self._seeds[box.slices] = seeds_ZYX
         self._records.mark(i, "sown", self._seeds, box)
         return seeds_ZYX
@@ -321,10 +324,11 @@ class _Job:
         """Return whether the labels of a block are known."""
         return any(self._records.is_marked(i, s) for s in ("flooded", "numbered"))
 
-    def _visit(self, i: int, *, with_halo: bool) -> None:
+    def _visit(self, i: int, threads: int, *, with_halo: bool) -> None:
         """Flood a block and write its labels."""
         core = self._boxes[i]
-        region = core.grow(self._halo if with_halo else (1, 1, 1), self._shape)
+        halo = self._halo.tolist() if with_halo else (1, 1, 1)
+        region = core.grow(halo, self._shape)
         around = {}
         if not with_halo:
             around = {
@@ -339,15 +343,25 @@ class _Job:
             core,
             region,
             around,
-            self.threads,
+            threads,
         )
         inside = maps_CZYX[:, *core.within(region)]
-        measures = measure(flooded.around_ZYX, inside, core, self._rows)
+        rows = np.zeros(self._n_seeds + 1, np.int32)
+        measures = measure(flooded.around_ZYX, inside, core, rows)
         self._records.unmark(i)
         self._labels[core.slices] = flooded.labels_ZYX.astype(self._labels.dtype)
         self._records.keep_flood(i, flooded, measures)
         self._records.mark(i, "flooded", self._labels, core)
-        self._n_visits += 1
+        with self._lock:
+            self._n_visits += 1
+            self._widen(measures)
+
+    def _widen(self, measures: Measures) -> None:
+        """Let the halo hold most objects; of too few, one is too much of a chance."""
+        if len(measures.ids) >= _ENOUGH:
+            edges = measures.boxes[:, 3:] - measures.boxes[:, :3]
+            most = np.percentile(edges, 95, axis=0).astype(int)
+            self._halo = np.clip(most, self._halo, self._widest)
 
     def _differs(self, i: int) -> bool:
         """Return whether a block saw its neighbours otherwise than they are."""

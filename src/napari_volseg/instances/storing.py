@@ -18,14 +18,11 @@ from numpy.typing import NDArray
 from napari_volseg import __version__
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Size
-from napari_volseg.instances.blockwise import (
-    BlockwiseResult,
-    WritableArray,
-    check,
-    segment_blocks,
-)
+from napari_volseg.instances.blockwise import segment_blocks
 from napari_volseg.instances.whole import segment_whole, whole_memory
+from napari_volseg.instances.written import BlockwiseResult, WritableArray, check
 from napari_volseg.io import create_zarr, reopen_zarr, write_json, writing
+from napari_volseg.processors import default_threads
 from napari_volseg.volume import ArrayLike, VoxelSize, reading
 
 __all__ = ["flood_memory", "forget_blocks", "segment_stored"]
@@ -42,10 +39,20 @@ def flood_memory(shape_ZYX: Size, memory: int) -> int:
     """Return the bytes that `segment_stored` takes at most, seeds and table aside."""
     if (whole := whole_memory(shape_ZYX)) <= memory:
         return whole
+    return _at_once(shape_ZYX, memory) * _block_memory(shape_ZYX)
+
+
+def _block_memory(shape_ZYX: Size) -> int:
+    """Return the bytes that a block takes with the widest halo, twice the first."""
     edges = (
-        min(n, b + 2 * h) for n, b, h in zip(shape_ZYX, _BLOCK, _HALO, strict=True)
+        min(n, b + 4 * h) for n, b, h in zip(shape_ZYX, _BLOCK, _HALO, strict=True)
     )
     return prod(edges) * _BYTES
+
+
+def _at_once(shape_ZYX: Size, memory: int) -> int:
+    """Return how many blocks are worked on side by side."""
+    return max(1, min(default_threads(), memory // _block_memory(shape_ZYX)))
 
 
 def segment_stored(
@@ -99,7 +106,7 @@ def segment_stored(
                 labels,
                 config,
                 work,
-                fits,
+                memory,
                 plan is not None,
                 lambda done, total: report((done, total)),
             )
@@ -189,12 +196,13 @@ def _segment(
     labels_ZYX: WritableArray,
     config: InstancesConfig,
     work: Path,
-    fits: bool,
+    memory: int,
     is_kept: bool,
     report: Callable[[int, int], None],
 ) -> BlockwiseResult:
     check(maps_CZYX, labels_ZYX, _BLOCK)
-    if fits:
+    z, y, x = maps_CZYX.shape[1:]
+    if whole_memory((z, y, x)) <= memory:
         return segment_whole(maps_CZYX, labels_ZYX, config, block=_SHARD, report=report)
     return segment_blocks(
         maps_CZYX,
@@ -204,6 +212,7 @@ def _segment(
         halo=_HALO,
         scratch=work,
         kept=work if is_kept else None,
+        at_once=_at_once((z, y, x), memory),
         report=report,
     )
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from napari_volseg.config import InstancesConfig
 from napari_volseg.geometry import Box, Size, iter_boxes
-from napari_volseg.instances.blockwise import BlockwiseResult, WritableArray
 from napari_volseg.instances.measuring import Measures, add_up, measure
 from napari_volseg.instances.segmentation import segment
+from napari_volseg.instances.written import BlockwiseResult, WritableArray
 from napari_volseg.processors import default_threads
 from napari_volseg.volume import ArrayLike
 

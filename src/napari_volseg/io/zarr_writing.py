@@ -25,7 +25,7 @@ from napari_volseg.volume import ArrayLike, VoxelSize
 
 __all__ = ["create_zarr", "flush_shards", "reopen_zarr", "write_volume_zarr"]
 
-_CHUNK = (16, 256, 256)
+_CHUNK = (16, 128, 128)
 
 
 def create_zarr(
@@ -40,7 +40,7 @@ def create_zarr(
 ) -> zarr.Array[Any]:
     """Create an OME-Zarr 0.5 image of zeros and return its array for writing.
 
-    Chunks of 16 × 256 × 256 voxels, one channel each, appear atomically, so
+    Chunks of 16 × 128 × 128 voxels, one channel each, appear atomically, so
     that the image may be read meanwhile. Two writers must not share a chunk, nor a
     shard where there are any.
 
