@@ -399,6 +399,32 @@ def test_an_unreadable_part_is_named_and_the_blocks_before_are_kept(
     np.testing.assert_array_equal(_read(folder), predict_box_of(model, image))
 
 
+@pytest.mark.parametrize("lost", ["instances.zarr", "instances.csv"])
+def test_instances_that_are_gone_are_made_again(model, image, folder, lost):
+    first = list(_predict(model, image, folder))[-1]
+    expected = zarr.open(folder / "instances.zarr", mode="r")["0"][...]
+    table = (folder / "instances.csv").read_text()
+    if lost == "instances.zarr":
+        shutil.rmtree(folder / lost)
+    else:
+        (folder / lost).unlink()
+
+    assert list(_predict(model, image, folder, resume=True))[-1] == first
+    labels = zarr.open(folder / "instances.zarr", mode="r")["0"][...]
+    np.testing.assert_array_equal(labels, expected)
+    assert (folder / "instances.csv").read_text() == table
+
+
+def test_maps_that_are_gone_are_predicted_again_and_it_is_said(model, image, folder):
+    list(_predict(model, image, folder))
+    expected = _read(folder)
+    shutil.rmtree(folder / "maps.zarr")
+    events = list(_predict(model, image, folder, resume=True))
+    notices = [e.message for e in events if isinstance(e, Notice)]
+    assert any("are not kept, because maps.zarr is gone" in m for m in notices)
+    np.testing.assert_array_equal(_read(folder), expected)
+
+
 @pytest.mark.parametrize("n_steps", range(8))
 def test_a_kill_while_old_maps_are_replaced_is_mended_by_resuming(
     model, image, folder, tiny_config, monkeypatch, n_steps

@@ -33,6 +33,7 @@ from napari_volseg.volume import UNKNOWN_VOXEL_SIZE, ArrayLike, Volume
 __all__ = ["predict"]
 
 _INSTANCES = "instances.zarr"
+_TABLE = "instances.csv"
 _RECORD = "instances.json"
 
 
@@ -322,7 +323,7 @@ def _find_instances(
     """Segment the maps, saying how far it is."""
     folder, wanted = job.folder, config.model_dump(mode="json")
     record = folder / BLOCKS / _RECORD
-    n = _found_before(record, wanted)
+    n = _found_before(folder, wanted)
     if n is None:
         with writing(record):
             record.unlink(missing_ok=True)
@@ -350,10 +351,12 @@ def _find_instances(
     )
 
 
-def _found_before(record: Path, wanted: dict[str, Any]) -> int | None:
+def _found_before(folder: Path, wanted: dict[str, Any]) -> int | None:
     """Return how many instances there are when they were made with these settings."""
+    if not all((folder / name).exists() for name in (_INSTANCES, _TABLE)):
+        return None
     try:
-        found = json.loads(record.read_text("utf-8"))
+        found = json.loads((folder / BLOCKS / _RECORD).read_text("utf-8"))
         return int(found["n_instances"]) if found["instances"] == wanted else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -374,5 +377,5 @@ def _segment(
         report=report,
     )
     table = table_of_blocks(result, job.image.shape_ZYX, voxel_size)
-    write_table(folder / "instances.csv", table)
+    write_table(folder / _TABLE, table)
     return result.n_instances

@@ -213,19 +213,17 @@ def prepare_maps(
     notes: tuple[str, ...] = ()
     marks = folder / BLOCKS
     n_old = len(Ledger(marks).finished())
-    old = _read_plan(folder)
+    has_maps = (folder / MAPS).exists()
+    old = _read_plan(folder) if has_maps else None
     if n_old and not resume:
         raise DataError(
             f"{folder} holds {n_old} predicted blocks already: resume it "
             "(--resume), or start a new prediction"
         )
-    is_begun = marks.exists() or (resume and (folder / MAPS).exists())
-    if old != plan and is_begun:
+    if old != plan and (marks.exists() or (resume and has_maps)):
         if n_old:
-            notes = (
-                "The blocks predicted before are not kept, because "
-                f"{_changed(old, plan)} since.",
-            )
+            why = f"{_changed(old, plan)} since" if has_maps else f"{MAPS} is gone"
+            notes = (f"The blocks predicted before are not kept, because {why}.",)
         _remove_old(folder)
         old = None
     if old is None:
