@@ -13,7 +13,7 @@ from napari_volseg import worker
 from napari_volseg.cli import main
 from napari_volseg.cli import predict as command
 from napari_volseg.cli.maps_file import read_thresholds
-from napari_volseg.io import write_hdf5
+from napari_volseg.io import hdf5_writing, write_hdf5
 
 ARGUMENTS = ["em.h5:raw", "-o", "out.h5"]
 
@@ -103,6 +103,28 @@ def test_a_kill_in_the_middle_of_the_clean_up_keeps_the_output(
     assert "is complete" in capsys.readouterr().err
     assert Path("out.h5").read_bytes() == expected
     assert len(killed) == 1
+    assert sorted(os.listdir()) == ["em.h5", "model.safetensors", "out.h5"]
+
+
+@pytest.mark.parametrize("more", [["--resume"], ["--overwrite"]])
+def test_a_kill_while_an_hdf5_output_is_written_costs_nothing(
+    killed, em, model, monkeypatch, tmp_path, more
+):
+    ask = ["predict", str(model), f"{em}:raw", "-o", "out.h5"]
+
+    def die(*arguments):
+        shutil.copytree(Path(), tmp_path / "then")
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hdf5_writing, "add_dataset", die)
+        with pytest.raises(Killed):
+            main([*ask, "--resume"])
+    monkeypatch.chdir(tmp_path / "then")
+    assert list(Path().rglob(".volseg-*.h5"))
+
+    assert main([*ask, *more]) == 0
+
     assert sorted(os.listdir()) == ["em.h5", "model.safetensors", "out.h5"]
 
 

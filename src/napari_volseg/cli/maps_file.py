@@ -92,7 +92,9 @@ def write_maps_file(
     }
     if path.suffix.lower() in _HDF5:
         arrays = {"maps": maps, "instances": labels}
-        write_hdf5(path, arrays, voxel_size, attrs={_ATTRIBUTE: json.dumps(facts)})
+        attrs = {_ATTRIBUTE: json.dumps(facts)}
+        # In the job, where nothing stays when this process is killed.
+        write_hdf5(path, arrays, voxel_size, attrs, folder=job)
     else:
         _write_zarr(path, job, facts)
     return n_instances

@@ -28,12 +28,19 @@ REPLACE_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(
+    path: str | os.PathLike[str], folder: Path | None = None
+) -> Iterator[Path]:
     """Give a temporary file that takes the place of `path` once it is complete.
 
-    The temporary file lies in the same folder, is private (0600) and has the
-    same suffix. When the block ends it is flushed to the disk and moved over
-    `path`; when the block raises it is removed and `path` stays as it was.
+    The temporary file is private (0600) and has the same suffix. When the block ends
+    it is flushed to the disk and moved over `path`; when the block raises it is
+    removed and `path` stays as it was.
+
+    Parameters
+    ----------
+    folder
+        Where the temporary file lies, on the disk of `path`; by default beside it.
 
     Raises
     ------
@@ -42,7 +49,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         program keeps the file for longer than five seconds.
     """
     target = expand_home(path)
-    temporary = target.with_name(f".volseg-{secrets.token_hex(8)}{target.suffix}")
+    name = f".volseg-{secrets.token_hex(8)}{target.suffix}"
+    temporary = (folder or target.parent) / name
     with writing(target):
         if target.is_dir():
             raise DataError(f"{target} is a folder: choose another name")

@@ -30,6 +30,7 @@ def write_hdf5(
     arrays: Mapping[str, ArrayLike],
     voxel_size: VoxelSize,
     attrs: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> None:
     """Write arrays as datasets of one HDF5 file, atomically.
 
@@ -44,6 +45,8 @@ def write_hdf5(
         Edge lengths (z, y, x) in nm.
     attrs
         Attributes of the file: text and numbers.
+    folder
+        Where the file lies until it is whole, see `atomic_path`.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def write_hdf5(
     # No chunk cache: a full disk is then an error of the write that met it, not
     # one of a destructor, which Python would ignore.
     with (
-        atomic_path(target) as temporary,
+        atomic_path(target, folder) as temporary,
         h5py.File(temporary, "w", rdcc_nbytes=0) as h5,
     ):
         h5.attrs.update(attrs or {})
