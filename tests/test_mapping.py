@@ -7,9 +7,9 @@ import pytest
 import zarr
 
 import napari_volseg.inference
-from napari_volseg import mapjob
+from napari_volseg import mapjob, resegmenting
 from napari_volseg.checkpoint import load_model, model_metadata, save_model
-from napari_volseg.config import InferenceConfig
+from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.events import Finished, Notice, Progress, Started
 from napari_volseg.geometry import Box
@@ -413,6 +413,34 @@ def test_instances_that_are_gone_are_made_again(model, image, folder, lost):
     labels = zarr.open(folder / "instances.zarr", mode="r")["0"][...]
     np.testing.assert_array_equal(labels, expected)
     assert (folder / "instances.csv").read_text() == table
+
+
+@pytest.mark.parametrize("failing", ["write_table", "write_json"])
+def test_other_instances_that_a_failure_cut_short_are_not_taken_for_the_old_ones(
+    model, image, tmp_path, monkeypatch, failing
+):
+    everything = InstancesConfig(
+        seed_mask=0, seed_boundary=1.1, seed_distance=0, mask=0, min_size=0
+    )
+    folder = create_prediction(
+        model, image, None, tmp_path / "jobs", instances=everything
+    )
+    wanted = {"instances": everything, "resume": True}
+    list(_predict(model, image, folder, **wanted))
+    expected = zarr.open(folder / "instances.zarr", mode="r")["0"][...]
+    assert expected.any()
+
+    def fail(*arguments):
+        raise DataError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resegmenting, failing, fail)
+        with pytest.raises(DataError, match="the disk is full"):
+            resegmenting.resegment(folder, InstancesConfig(min_size=10**6))
+    list(_predict(model, image, folder, **wanted))
+
+    found = zarr.open(folder / "instances.zarr", mode="r")["0"][...]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_maps_that_are_gone_are_predicted_again_and_it_is_said(model, image, folder):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from napari_volseg.config import InferenceConfig, InstancesConfig
 from napari_volseg.errors import DataError
 from napari_volseg.instances import forget_blocks, segment_stored
-from napari_volseg.io import open_volume, write_json
+from napari_volseg.io import open_volume, write_json, writing
 from napari_volseg.review import table_of_blocks, write_table
 from napari_volseg.runs import is_prediction, lock
 from napari_volseg.runs.prediction import REQUEST
@@ -57,6 +56,8 @@ def resegment(
         )
     maps = open_volume(str(folder / _MAPS))
     with lock(folder):
+        with writing(folder / _RECORD):
+            (folder / _RECORD).unlink(missing_ok=True)  # what it says ends to be true
         result = segment_stored(
             maps.data,
             folder / _INSTANCES,
@@ -85,7 +86,6 @@ def _note(folder: Path, config: InstancesConfig, n_instances: int) -> None:
     thresholds = config.model_dump(mode="json")
     request = json.loads((folder / REQUEST).read_text("utf-8"))
     write_json(folder / REQUEST, {**request, "instances": thresholds})
-    with suppress(FileNotFoundError):
-        if (folder / _RECORD).is_file():
-            found = {"instances": thresholds, "n_instances": n_instances}
-            write_json(folder / _RECORD, found)
+    if (folder / _RECORD).parent.is_dir():
+        found = {"instances": thresholds, "n_instances": n_instances}
+        write_json(folder / _RECORD, found)
