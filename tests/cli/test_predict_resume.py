@@ -106,11 +106,11 @@ def test_a_kill_in_the_middle_of_the_clean_up_keeps_the_output(
     assert sorted(os.listdir()) == ["em.h5", "model.safetensors", "out.h5"]
 
 
-@pytest.mark.parametrize("more", [["--resume"], ["--overwrite"]])
-def test_a_kill_while_an_hdf5_output_is_written_costs_nothing(
-    killed, em, model, monkeypatch, tmp_path, more
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+def test_a_kill_while_an_hdf5_output_is_written_leaves_nothing_beside_it(
+    em, model, monkeypatch, tmp_path, more
 ):
-    ask = ["predict", str(model), f"{em}:raw", "-o", "out.h5"]
+    ask = ["predict", str(model), *ARGUMENTS]
 
     def die(*arguments):
         shutil.copytree(Path(), tmp_path / "then")
@@ -119,7 +119,7 @@ def test_a_kill_while_an_hdf5_output_is_written_costs_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(hdf5_writing, "add_dataset", die)
         with pytest.raises(Killed):
-            main([*ask, "--resume"])
+            main(ask)
     monkeypatch.chdir(tmp_path / "then")
     assert list(Path().rglob(".volseg-*.h5"))
 
