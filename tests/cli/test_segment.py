@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,32 @@ def test_a_link_stays_one_and_its_file_is_changed(predicted, tmp_path, name):
     assert link.is_symlink()
     assert not read_labels(f"{stored}:instances").any()
     assert sorted(os.listdir()) == ["em.h5", link.name, "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["out.h5", "out.zarr"])
+def test_what_a_killed_process_left_is_removed_by_the_next(
+    predicted, monkeypatch, tmp_path, name
+):
+    output, replace = predicted(name), os.replace
+
+    class Killed(BaseException):
+        """Takes the place of SIGKILL."""
+
+    def die(source, target):
+        if Path(target).resolve() in (output.resolve(), output.resolve() / "instances"):
+            shutil.copytree(Path(), tmp_path / "then")
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", die)
+        with pytest.raises(Killed):
+            main(["segment", name, *OTHER])
+    assert sorted(os.listdir()) == ["em.h5", "model.safetensors", name]
+    monkeypatch.chdir(tmp_path / "then")
+    assert len(os.listdir()) == 4
+
+    assert main(["segment", name, *OTHER]) == 0
+
+    assert sorted(os.listdir()) == ["em.h5", "model.safetensors", name]
+    assert not read_labels(f"{name}:instances").any()

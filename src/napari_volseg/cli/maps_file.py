@@ -156,16 +156,17 @@ def replace_instances(
     labels_ZYX: ArrayLike,
     voxel_size: VoxelSize,
     instances: InstancesConfig,
+    place: Path,
 ) -> None:
     """Write new instances beside the maps, atomically; all else in the file stays.
 
-    Lazy ones are copied block by block.
+    Lazy ones are copied block by block, into a folder on the same disk at first.
     """
     path = Path(os.path.realpath(path))  # a link to it stays one
     if path.is_dir():
-        _replace_in_zarr(path, labels_ZYX, voxel_size, instances)
+        _replace_in_zarr(path, labels_ZYX, voxel_size, instances, place)
         return
-    with atomic_path(path) as temporary:
+    with atomic_path(path, place) as temporary:
         shutil.copyfile(path, temporary)
         with h5py.File(temporary, "r+") as file:
             if "instances" in file:
@@ -207,12 +208,12 @@ def _replace_in_zarr(
     labels_ZYX: ArrayLike,
     voxel_size: VoxelSize,
     instances: InstancesConfig,
+    place: Path,
 ) -> None:
     node = _read_group(path)
-    with tempfile.TemporaryDirectory(prefix=".volseg-", dir=path.parent) as place:
-        group = Path(place) / "new.zarr"
-        write_volume_zarr(group, {"instances": labels_ZYX}, voxel_size)
-        _swap(group / "instances", path / "instances", Path(place) / "old")
+    group = place / "new.zarr"
+    write_volume_zarr(group, {"instances": labels_ZYX}, voxel_size)
+    _swap(group / "instances", path / "instances", place / "old")
     facts = _old_facts(node["attributes"].get(_ATTRIBUTE))
     facts["instances"] = instances.model_dump(mode="json")
     _write_group(path, node, facts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 from pathlib import Path
 
 from napari_volseg.cli.maps_file import (
@@ -20,6 +19,7 @@ from napari_volseg.cli.options import (
     print_json,
     say,
 )
+from napari_volseg.cli.unfinished import working_folder
 from napari_volseg.config import (
     InferenceConfig,
     InstancesConfig,
@@ -27,7 +27,7 @@ from napari_volseg.config import (
     build_config,
 )
 from napari_volseg.errors import DataError
-from napari_volseg.io import expand_home, open_labels, write_json, writing
+from napari_volseg.io import expand_home, open_labels, write_json
 from napari_volseg.models import read_model_info
 from napari_volseg.runs import is_prediction
 from napari_volseg.runs.prediction import REQUEST
@@ -87,11 +87,8 @@ def _segment_file(path: Path, config: InstancesConfig) -> int:
     from napari_volseg.instances import segment_stored
 
     # Beside the maps, where there must be room for the new instances anyway.
-    with writing(path):
-        beside = os.path.dirname(os.path.realpath(path))
-        folder = tempfile.TemporaryDirectory(prefix=".volseg-", dir=beside)
-    with folder as place:
-        target = Path(place) / "instances.zarr"
+    with working_folder(Path(os.path.realpath(path))) as place:
+        target = place / "instances.zarr"
         result = segment_stored(
             maps.data,
             target,
@@ -100,7 +97,7 @@ def _segment_file(path: Path, config: InstancesConfig) -> int:
             memory=round(InferenceConfig().memory_gb * 1e9),
         )
         labels = open_labels(str(target))
-        replace_instances(path, labels, maps.voxel_size, config)
+        replace_instances(path, labels, maps.voxel_size, config, place)
     return result.n_instances
 
 

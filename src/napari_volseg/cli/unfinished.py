@@ -6,8 +6,8 @@ import glob
 import secrets
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from napari_volseg.cli.maps_file import is_handed_over
@@ -23,6 +23,7 @@ __all__ = [
     "refuse_in_use",
     "remove",
     "remove_leftovers",
+    "working_folder",
 ]
 
 
@@ -81,6 +82,29 @@ def refuse_in_use(place: Path) -> None:
             )
 
 
+@contextmanager
+def working_folder(output: Path) -> Iterator[Path]:
+    """Give a folder beside an output that is changed, for as long as that takes.
+
+    What killed processes left of theirs is removed.
+
+    Raises
+    ------
+    DataError
+        If the folder of the output cannot be written to.
+    """
+    place = place_of(output)
+    remove_leftovers(place)
+    folder = _hidden(place)
+    with writing(folder):
+        folder.mkdir(mode=0o700)
+    try:
+        with lock(folder):  # tells it from what a killed process left
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def find_unfinished(place: Path) -> Path | None:
     """Return the job that has finished blocks, None without one."""
     return next((j for j in _jobs(place) if any(j.glob("blocks/*.done"))), None)
@@ -96,7 +120,7 @@ def remove(place: Path) -> None:
 
 
 def remove_leftovers(place: Path) -> None:
-    """Remove job folders that a process was killed in making, removing or before."""
+    """Remove folders that a process was killed in making, using or removing."""
     if any(is_handed_over(job) for job in _jobs(place)):
         remove(place)
     for old in place.parent.glob(f".volseg-{'?' * 16}-{glob.escape(place.name)}"):
