@@ -105,7 +105,7 @@ def write_result_files(folder: Path, job: Path) -> None:
         Made when it is not there; files in it are replaced.
     job
         Holds ``maps.zarr`` (C, Z, Y, X), ``instances.zarr`` (Z, Y, X) and
-        ``instances.csv``.
+        ``instances.csv``; on the disk of the folder.
 
     Raises
     ------
@@ -116,7 +116,8 @@ def write_result_files(folder: Path, job: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, file in (("maps", PREDICTIONS), ("instances", SEGMENTATION)):
         volume = open_volume(str(job / f"{name}.zarr"))
-        write_hdf5(folder / file, {DATASET: volume.data}, volume.voxel_size)
+        arrays = {DATASET: volume.data}
+        write_hdf5(folder / file, arrays, volume.voxel_size, folder=job)
     if (job / _TABLE).is_file():
         with writing(folder / _TABLE):
             shutil.copyfile(job / _TABLE, folder / _TABLE)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from napari_volseg.cli import main
-from napari_volseg.io import read_labels, write_hdf5
+from napari_volseg.io import hdf5_writing, read_labels, write_hdf5
 
 
 @pytest.fixture
@@ -65,6 +65,34 @@ def test_results_are_never_replaced_unasked(em, run, failure, tmp_path):
     assert main(["test", "first", *TEST, *more]) == 0
     assert not read_labels(f"{run / 'results' / 'segmentation.h5'}:main").any()
     assert (run / "test_results.log").read_text().count("adapted_rand_error") == 2
+
+
+@pytest.mark.parametrize("n_written", [0, 1])
+def test_what_a_killed_test_left_is_removed_by_the_next(
+    em, run, monkeypatch, tmp_path, n_written
+):
+    class Killed(BaseException):
+        """Takes the place of SIGKILL."""
+
+    write, written = hdf5_writing.add_dataset, []
+
+    def die(*arguments):
+        if len(written) == n_written:
+            shutil.copytree(tmp_path / "results", tmp_path / "then")
+            raise Killed
+        written.append(arguments)
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hdf5_writing, "add_dataset", die)
+        with pytest.raises(Killed):
+            main(["test", "first", *TEST, "-o", str(tmp_path / "results")])
+    results = tmp_path / "then"
+    assert list(results.glob(".*"))
+
+    assert main(["test", "first", *TEST, "-o", str(results), "--overwrite"]) == 0
+
+    assert not list(results.glob(".*"))
 
 
 def test_results_never_take_the_place_of_what_is_tested(em, run, failure):

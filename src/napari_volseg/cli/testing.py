@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from napari_volseg.cli.options import (
 )
 from napari_volseg.cli.outputs import refuse_inputs
 from napari_volseg.cli.settings import load_settings
+from napari_volseg.cli.unfinished import working_folder
 from napari_volseg.config import (
     Config,
     DataConfig,
@@ -30,6 +30,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.io import expand_home
 from napari_volseg.results import (
     LOG,
+    PREDICTIONS,
     RESULTS,
     SEGMENTATION,
     TestScores,
@@ -267,12 +268,12 @@ def _make(folder: Path) -> None:
 
 def _predict(volume: TestVolume, folder: Path, subject: _Subject) -> int:
     _make(folder)
-    with tempfile.TemporaryDirectory(prefix=".volseg-", dir=folder) as place:
+    with working_folder(folder / PREDICTIONS) as place:
         job = create_prediction(
             subject.model,
             volume.image,
             volume.source,
-            Path(place),
+            place,
             inference=subject.inference,
             instances=subject.instances,
             mask=volume.mask_ZYX,
