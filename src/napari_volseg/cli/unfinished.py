@@ -96,7 +96,7 @@ def working_folder(output: Path) -> Iterator[Path]:
     place = place_of(output)
     remove_leftovers(place)
     folder = _hidden(place)
-    with writing(folder):
+    with writing(output):
         folder.mkdir(mode=0o700)
     try:
         with lock(folder):  # tells it from what a killed process left
