@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from npe2 import PluginManifest
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -175,6 +176,41 @@ def inside(child: QWidget, page: QWidget) -> bool:
 def test_a_dock_explains_itself_and_fits_300_pixels(dock: QWidget) -> None:
     complaints = [*unexplained(dock), *cut_off(dock), *sticking_out(dock)]
     assert not complaints, "\n".join(complaints)
+
+
+def test_scrolling_past_a_control_changes_nothing(dock: QWidget) -> None:
+    dock.window().setFocus()
+    for control in controls(dock):
+        if isinstance(control, QComboBox | QAbstractSpinBox | QAbstractSlider):
+            before = state_of(control)
+            scroll_over(control)
+            assert state_of(control) == before, path_of(control, dock)
+
+
+def state_of(control: QWidget) -> object:
+    return (
+        control.currentIndex()
+        if isinstance(control, QComboBox)
+        else (
+            control.text() if isinstance(control, QAbstractSpinBox) else control.value()
+        )
+    )
+
+
+def scroll_over(control: QWidget) -> None:
+    """Turn the wheel a notch up and one down over a control."""
+    for step in (120, -120, -120):
+        event = QWheelEvent(
+            QPointF(3, 3),
+            QPointF(control.mapToGlobal(QPoint(3, 3))),
+            QPoint(),
+            QPoint(0, step),
+            Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(control, event)
 
 
 def test_the_rules_find_what_breaks_them(qtbot: Any) -> None:

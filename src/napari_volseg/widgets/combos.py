@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_volseg.widgets.connections import Connections
+from napari_volseg.widgets.fields import ignore_stray_wheel
 from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.outputs import is_helper, role_of
 
@@ -17,7 +18,8 @@ __all__ = ["LayerCombo", "fit_narrow"]
 
 
 def fit_narrow(combo: QComboBox) -> QComboBox:
-    """Let a combo box shrink below its longest entry, for narrow docks."""
+    """Let a combo box shrink below its longest entry, and be scrolled past."""
+    ignore_stray_wheel(combo)
     combo.setSizeAdjustPolicy(
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )

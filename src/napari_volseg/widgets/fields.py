@@ -16,7 +16,14 @@ from magicgui.widgets import create_widget
 from magicgui.widgets.bases import ValueWidget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QAbstractButton, QDoubleSpinBox, QLineEdit, QWidget
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QDoubleSpinBox,
+    QLineEdit,
+    QSlider,
+    QWidget,
+)
 
 from napari_volseg.config import parse_value
 from napari_volseg.errors import DataError
@@ -147,8 +154,11 @@ class _WheelFilter(QObject):
 
 def ignore_stray_wheel(widget: QWidget) -> None:
     """Make a control of a scrolled dock change by wheel only when it has focus."""
-    widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-    widget.installEventFilter(_WheelFilter(widget))
+    # A slider with a number beside it is two controls in one.
+    parts = [*widget.findChildren(QSlider), *widget.findChildren(QAbstractSpinBox)]
+    for part in (widget, *parts):
+        part.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        part.installEventFilter(_WheelFilter(part))
 
 
 def field_bounds(info: FieldInfo) -> tuple[Any, Any]:

@@ -26,6 +26,7 @@ from napari_volseg.runs import (
     newest_revision,
 )
 from napari_volseg.widgets.combos import LayerCombo
+from napari_volseg.widgets.fields import ignore_stray_wheel
 from napari_volseg.widgets.form import add_row, narrow_form
 from napari_volseg.widgets.job import Job
 from napari_volseg.widgets.learntfrom import LearntFrom
@@ -62,6 +63,7 @@ class NewLabelsPanel(QWidget):
         self.minutes.setSuffix(" min")
         self.minutes.setValue(_EVERY_MINUTES)
         self.minutes.setToolTip("Minutes between two looks at the labels")
+        ignore_stray_wheel(self.minutes)
         self.message = MessageLine()
         self._rows = narrow_form()
         line = QHBoxLayout()

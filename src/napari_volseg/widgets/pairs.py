@@ -23,6 +23,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.runs.pairs import Role
 from napari_volseg.widgets.combos import LayerCombo, fit_narrow
 from napari_volseg.widgets.connections import Connections
+from napari_volseg.widgets.fields import ignore_stray_wheel
 from napari_volseg.widgets.form import add_row, narrow_form
 from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.snapshots import (
@@ -234,6 +235,7 @@ class AnnotatedChooser(QWidget):
         self.background.setToolTip(
             "The label id painted where there is background, which becomes 0"
         )
+        ignore_stray_wheel(self.background)
         self._rows = narrow_form()
         add_row(self._rows, "Annotated", self.rule)
         add_row(self._rows, "Region", self.region)

@@ -21,6 +21,7 @@ from napari_volseg.runs import RunSummary, is_locked, longer_budget, read_config
 from napari_volseg.runs.ownership import in_use_message
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.comparing import MOST, Comparison
+from napari_volseg.widgets.fields import ignore_stray_wheel
 from napari_volseg.widgets.form import add_row, narrow_form
 from napari_volseg.widgets.messages import (
     MessageLine,
@@ -87,6 +88,7 @@ class RunsWidget(QWidget):
         self.minutes.setValue(10)
         self.minutes.setSuffix(" min")
         self.minutes.setToolTip("How long a run that has finished trains on")
+        ignore_stray_wheel(self.minutes)
         self.message = MessageLine()
         self.comparison = Comparison(self._viewer)
         self.next = wrapped_label("")
