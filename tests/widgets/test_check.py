@@ -13,8 +13,12 @@ from qtpy.QtCore import Qt
 from napari_volseg.widgets import helper
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.check import CheckWidget
+from napari_volseg.widgets.layers import plain
+from napari_volseg.widgets.outputs import role_of
+from napari_volseg.widgets.snapshots import own_rule
 from napari_volseg.widgets.viewers import camera_of
 
+VOXEL_SIZE = (30.0, 8.0, 8.0)
 PLACE = (3, 30, 40)
 
 
@@ -80,6 +84,81 @@ def test_mending_makes_a_new_layer_and_leaves_the_old(
     np.testing.assert_allclose(mended.scale, pair[1].scale)
     assert "1 mended" in dock.message._text.text()
     assert dock.labels.currentText() == "em labels (checked)"
+
+
+def test_what_was_mended_is_gone_on_with_and_not_lost(
+    dock: CheckWidget, viewer: Any, pair: Any, qtbot: Any
+) -> None:
+    run(dock, qtbot)
+    dock.table.selectRow(0)
+    qtbot.mouseClick(dock.mend_chosen, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: dock._task is None, timeout=60_000)
+    dock.table.selectRow(1)
+    assert viewer.layers.selection.active.name == "em labels (checked)"
+    assert not dock.mend_chosen.isEnabled()
+    assert "press Check again" in dock.mend_chosen.toolTip()
+    run(dock, qtbot)
+    assert dock.summary.text() == "1 hole in an object."
+    qtbot.mouseClick(dock.mend_listed, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: dock._task is None, timeout=60_000)
+    mended = viewer.layers["em labels (checked) (checked)"].data
+    assert (mended != pair[1].data).sum() == 5
+
+
+def test_an_undo_after_a_check_asks_for_another(
+    dock: CheckWidget, viewer: Any, pair: Any, qtbot: Any
+) -> None:
+    viewer.dims.set_point(0, 12 * VOXEL_SIZE[0])
+    pair[1].paint((12, 50, 50), 5)
+    run(dock, qtbot)
+    pair[1].undo()
+    qtbot.mouseClick(dock.mend_listed, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: dock._task is None, timeout=60_000)
+    assert "press Check again" in dock.message.text()
+    assert "em labels (checked)" not in viewer.layers
+
+
+def test_labels_that_say_what_counts_are_checked_so_and_stay_so(
+    dock: CheckWidget, viewer: Any, pair: Any, qtbot: Any
+) -> None:
+    data = pair[1].data.copy()
+    data[:14][data[:14] == 0] = 900
+    pair[1].data = data
+    pair[1].metadata["napari-volseg"] = {"role": "corrections", "background_id": 900}
+    run(dock, qtbot)
+    assert 900 not in {finding["label"] for finding in dock._checked.findings}
+    qtbot.mouseClick(dock.mend_listed, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: dock._task is None, timeout=60_000)
+    mended = plain(viewer.layers["em labels (checked)"])
+    assert own_rule(mended) is not None
+    assert own_rule(mended) == own_rule(plain(pair[1]))
+    assert role_of(mended) is None
+    assert (mended.data == 900).sum() == (data == 900).sum() - 1  # the hole
+
+
+def test_check_takes_what_counts_from_the_train_dock(viewer: Any, pair: Any) -> None:
+    around = np.array([[0, 0], [0, 30], [30, 30], [30, 0]], float)
+    viewer.add_shapes([around + 9], name="first")
+    region = viewer.add_shapes([around], name="second")
+    panel = open_dock(viewer, "Train").annotation
+    panel.chooser.rule.setCurrentIndex(panel.chooser.rule.findData("region"))
+    panel.chooser.region.set_layer(region)
+    panel.chooser.slices.setCurrentIndex(1)
+    panel.check.click()
+    assert open_dock(viewer, "Check").annotated.value() == panel.chooser.value()
+
+
+def test_with_nothing_to_mend_it_goes_on_with_training(
+    dock: CheckWidget, pair: Any, qtbot: Any
+) -> None:
+    data = np.where(pair[1].data == 2, 2, 0)
+    data[5, 44, 44] = 2
+    data[4:10, 0:16, 8:24] = 1  # cut by a face, which is only worth knowing
+    pair[1].data = data
+    run(dock, qtbot)
+    assert dock.summary.text() == "Nothing to mend."
+    assert dock._checked.findings
+    assert dock.next.text() == "What next? Train, in VolSeg › Train."
 
 
 def test_kinds_filter_the_list(dock: CheckWidget, qtbot: Any) -> None:

@@ -132,4 +132,6 @@ class AnnotationPanel(QWidget):
 
     def _open_check(self) -> None:
         image, labels, _ = self._pairs.layers()[0]
-        open_dock(self._viewer, "Check").set_pair(image, labels)
+        dock = open_dock(self._viewer, "Check")
+        dock.set_pair(image, labels)
+        dock.annotated.take_from(self.chooser)

@@ -28,7 +28,12 @@ from napari_volseg.widgets.messages import (
 )
 from napari_volseg.widgets.outputs import add_layer
 from napari_volseg.widgets.pairs import AnnotatedChooser
-from napari_volseg.widgets.snapshots import capture_pair, lock_layers
+from napari_volseg.widgets.snapshots import (
+    capture_pair,
+    lock_layers,
+    own_rule,
+    own_words,
+)
 from napari_volseg.widgets.threads import make_worker
 from napari_volseg.widgets.viewers import look_at
 
@@ -123,7 +128,8 @@ class CheckWidget(QWidget):
             return
         try:
             image, labels = self._layers()
-            snapshot = capture_pair(image, labels, self.annotated.value())
+            annotated = own_rule(labels) or self.annotated.value()
+            snapshot = capture_pair(image, labels, annotated)
         except DataError as error:
             self.message.show_error(str(error))
             return
@@ -235,10 +241,11 @@ class CheckWidget(QWidget):
             return
         rows = [row for row in rows if checked.findings[row]["fix"]]
         place, name = placement(pair[1]), str(pair[1].name)
+        said, data = own_words(pair[1]), pair[1].data
 
         def work(stop: Callable[[], bool]) -> tuple[Labels, int]:
-            mended_ZYX, n_fixed = mend(checked, rows, stop)
-            options = place.layer_options()
+            mended_ZYX, n_fixed = mend(checked, data, rows, stop)
+            options = place.layer_options() | {"metadata": said}
             layer = Labels(mended_ZYX, name=f"{name} (checked)", **options)
             return layer, n_fixed
 
@@ -248,8 +255,11 @@ class CheckWidget(QWidget):
         layer, n_fixed = result
         add_layer(self._viewer, layer)
         assert self._pair is not None
-        if self._pair[1] in self._viewer.layers:
-            self._pair[1].visible = False
+        image, labels = self._pair
+        if labels in self._viewer.layers:
+            labels.visible = False
+        # The list is of labels from before: another mending would lose this one.
+        self._pair, self._is_stale = (image, layer), True
         self.labels.set_layer(layer)
         self.message.show_text(
             f"{n_fixed} mended in the new layer '{layer.name}'; yours is as it was."
@@ -311,7 +321,7 @@ def _next_words(has_pair: bool, checked: Checked | None, is_stale: bool) -> str:
         return "What next? Press Check; nothing of yours is changed."
     if is_stale:
         return "What next? The labels changed since the check: press Check again."
-    if not checked.findings:
+    if all(finding["severity"] == "info" for finding in checked.findings):
         return "What next? Train, in VolSeg › Train."
     return (
         "What next? Click a line to go there; paint, or mend it in a copy and train on "

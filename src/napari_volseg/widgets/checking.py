@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_volseg.errors import DataError
 from napari_volseg.io import read_labels
 from napari_volseg.widgets.helper import ask
 from napari_volseg.widgets.snapshots import PairSnapshot
@@ -22,6 +23,7 @@ from napari_volseg.widgets.snapshots import PairSnapshot
 __all__ = ["Checked", "check", "mend"]
 
 _EXIT_CODES = (0, 1)
+_LABELS = "labels.npy"
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,27 @@ def check(snapshot: PairSnapshot, is_cancelled: Callable[[], bool]) -> Checked:
 
 
 def mend(
-    checked: Checked, rows: Sequence[int], is_cancelled: Callable[[], bool]
+    checked: Checked,
+    labels_ZYX: Any,
+    rows: Sequence[int],
+    is_cancelled: Callable[[], bool],
 ) -> tuple[NDArray[Any], int]:
     """Return labels in which findings are mended, and how many were.
 
     Parameters
     ----------
+    labels_ZYX
+        The labels as they are now.
     rows
         Which of ``checked.findings`` to mend.
+
+    Raises
+    ------
+    DataError
+        If the labels are not those that were checked: napari does not tell of an undo.
     """
+    if not np.array_equal(np.load(checked.folder / _LABELS, mmap_mode="r"), labels_ZYX):
+        raise DataError("the labels changed since the check: press Check again")
     out = checked.folder / "mended.h5"
     out.unlink(missing_ok=True)
     chosen = ",".join(map(str, rows))
@@ -80,7 +94,7 @@ def mend(
 
 def _write(snapshot: PairSnapshot, folder: Path) -> tuple[str, ...]:
     """Write what the helper process reads; return its command."""
-    labels = folder / "labels.npy"
+    labels = folder / _LABELS
     np.save(labels, np.ascontiguousarray(snapshot.labels))
     image = snapshot.source
     if image is None:

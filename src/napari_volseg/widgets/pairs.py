@@ -282,6 +282,14 @@ class AnnotatedChooser(QWidget):
             self.rule.setCurrentIndex(self.rule.findData(data.annotated))
             self.background.setValue(data.background_id)
 
+    def take_from(self, other: AnnotatedChooser) -> None:
+        """Choose what another one has."""
+        self._is_region_chosen = other._is_region_chosen
+        self.rule.setCurrentIndex(other.rule.currentIndex())
+        self.region.set_layer(other.region.layer())
+        self.slices.setCurrentIndex(other.slices.currentIndex())
+        self.background.setValue(other.background.value())
+
     def _note_region(self, index: int) -> None:
         self._is_region_chosen = True
 

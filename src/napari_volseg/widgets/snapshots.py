@@ -44,6 +44,7 @@ __all__ = [
     "corrected_boxes",
     "lock_layers",
     "own_rule",
+    "own_words",
     "pair_names",
 ]
 
@@ -115,6 +116,14 @@ def own_rule(labels: Layer) -> Annotated | None:
     origin = labels.metadata.get(METADATA_KEY)
     background = origin.get("background_id") if isinstance(origin, dict) else None
     return None if background is None else Annotated("painted_voxels", int(background))
+
+
+def own_words(labels: Layer) -> dict[str, Any]:
+    """Return the metadata with which a changed copy of labels says the same."""
+    origin = labels.metadata.get(METADATA_KEY)
+    known = origin if isinstance(origin, dict) else {}
+    said = {key: known[key] for key in ("background_id", "corrected") if key in known}
+    return {METADATA_KEY: said} if said else {}
 
 
 def corrected_boxes(labels: Layer) -> tuple[Box, ...]:
