@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import shutil
 import weakref
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.layers import Layer
 from qtpy.QtCore import Qt
 
 from napari_volseg.errors import DataError
 from napari_volseg.io import read_labels
 from napari_volseg.runs import is_locked, list_runs, read_result
 from napari_volseg.widgets.job import Job
+from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.preview import BOX_NAME, LivePreview
 from napari_volseg.widgets.runfolders import find_unfinished
 from napari_volseg.widgets.train import TrainWidget
@@ -124,6 +127,36 @@ def test_layers_may_change_in_any_way(
     assert np.array_equal(read_labels(f"{folder}/data/000.h5:labels"), before)
     end(dock, qtbot)
     assert dock.message.text() == "stopped by you"
+
+
+def test_a_box_that_is_left_alone_asks_for_nothing(
+    viewer: Any, dock: TrainWidget, qtbot: Any, play: Callable[[str], None]
+) -> None:
+    play(RUN.replace("step % 4 == 1", "step == 1"))
+    begin(dock, qtbot)
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
+    (preview,) = dock.findChildren(LivePreview)
+    assert preview.box() is not None
+    for layer in [each for each in viewer.layers if each.name != BOX_NAME]:
+        viewer.layers.remove(layer)
+    assert preview.box() is None
+    end(dock, qtbot)
+
+
+def test_a_duplicate_of_a_preview_is_the_users(
+    viewer: Any, dock: TrainWidget, qtbot: Any, play: Callable[[str], None]
+) -> None:
+    play(RUN)
+    begin(dock, qtbot)
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
+    made = plain(viewer.layers["preview: instances"])
+    data, options, kind = copy.deepcopy(made.as_layer_data_tuple())
+    mine = viewer.add_layer(Layer.create(data, options | {"name": "mine"}, kind))
+    before = np.array(mine.data)
+    viewer.layers.remove(made)
+    qtbot.waitUntil(lambda: "preview: instances" in viewer.layers, timeout=60_000)
+    assert (mine.data == before).all()
+    end(dock, qtbot)
 
 
 def test_previews_that_come_faster_than_they_are_shown_are_all_shown(

@@ -19,6 +19,7 @@ __all__ = [
     "add_layer",
     "add_map",
     "add_maps",
+    "claim",
     "free_name",
     "is_helper",
     "is_ours",
@@ -36,7 +37,7 @@ MAPS: Mapping[str, dict[str, Any]] = {
 }
 """The three channels and how they look."""
 
-_made: WeakSet[Labels] = WeakSet()
+_made: WeakSet[Layer] = WeakSet()
 
 
 def add_maps(
@@ -141,7 +142,7 @@ def make_instances(
         **place.layer_options(start),
     )
     labels.events.paint.connect(mark_edited)
-    _made.add(labels)
+    claim(labels)
     return labels
 
 
@@ -166,12 +167,17 @@ def add_beside(viewer: Any, layer: Layer) -> None:
         selection.update(selected)
 
 
-def is_ours(labels: Labels) -> bool:
-    """Whether instances are in the layer that they were delivered in.
+def claim(layer: Layer) -> None:
+    """Note that a layer is ours, until the user corrects it."""
+    _made.add(layer)
+
+
+def is_ours(layer: Layer) -> bool:
+    """Whether a layer is the one that we made.
 
     A duplicate says the same of where it comes from, but is the user's own.
     """
-    return plain(labels) in _made
+    return plain(layer) in _made
 
 
 def move(layer: Layer, options: Mapping[str, Any]) -> None:

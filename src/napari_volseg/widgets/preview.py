@@ -17,7 +17,14 @@ from napari_volseg.runs.control import PreviewBox
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.job import Job, Preview
 from napari_volseg.widgets.layers import METADATA_KEY, Placement, placement, plain
-from napari_volseg.widgets.outputs import MAPS, add_beside, mark_edited, move
+from napari_volseg.widgets.outputs import (
+    MAPS,
+    add_beside,
+    claim,
+    is_ours,
+    mark_edited,
+    move,
+)
 
 __all__ = ["BOX_NAME", "LivePreview"]
 
@@ -128,17 +135,18 @@ class LivePreview(QObject):
         else:
             look = MAPS[role] | {"contrast_limits": (0, 255), "opacity": 0.6}
             made = Image(data, **(look | options))
+        claim(made)
         add_beside(self._viewer, made)
 
     def _find(self, role: str) -> Any:
         """Return our layer of a role, also of an earlier run in this viewer.
 
-        One that was painted on is the user's from then on.
+        One that was painted on is the user's from then on, and so is a duplicate.
         """
-        for layer in map(plain, self._viewer.layers):
+        for layer in filter(is_ours, map(plain, self._viewer.layers)):
             origin = layer.metadata.get(METADATA_KEY, {})
-            is_ours = "preview" in origin and not origin.get("edited")
-            if is_ours and origin["role"] == role:
+            is_free = "preview" in origin and not origin.get("edited")
+            if is_free and origin["role"] == role:
                 return layer
         return None
 
@@ -162,6 +170,7 @@ class LivePreview(QObject):
             metadata={METADATA_KEY: {"role": "box", "preview": True}},
         )
         layer.mode = "select"
+        claim(layer)
         add_beside(self._viewer, layer)
         self._follow_rectangle(layer)
 
@@ -184,6 +193,8 @@ class LivePreview(QObject):
         """Return the pair and box that the rectangle and the slice choose."""
         shapes = None if self._rectangle is None else self._rectangle()
         if shapes is None or not len(shapes.data) or self._asked is None:
+            return None
+        if self._viewer.dims.ndim < 3:  # of all layers only the box is left
             return None
         corners = np.asarray(shapes.data[0], float)
         world = np.array([shapes.data_to_world(corner) for corner in corners])
