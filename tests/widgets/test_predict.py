@@ -17,6 +17,7 @@ from napari_volseg.widgets.actions import (
     predict_newest,
     register_context_menu,
 )
+from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.modellist import model_words
 from napari_volseg.widgets.predict import PredictWidget
 
@@ -163,6 +164,23 @@ def test_results_lie_on_the_image_and_overwrite_nothing(
     assert dock.predict.isEnabled()
 
 
+def test_a_result_that_cannot_be_read_is_told(
+    add_model: Callable[..., Path],
+    viewer: Any,
+    add_pair: Any,
+    open_predict: Any,
+    play: Callable[[str], None],
+    qtbot: Any,
+) -> None:
+    play("end('completed', 'done')")
+    add_model()
+    add_pair(viewer)
+    dock = open_predict()
+    dock.start()
+    qtbot.waitUntil(lambda: "cannot be read" in dock.message.text(), timeout=60_000)
+    assert dock.message.is_error()
+
+
 def test_cancel_adds_nothing(
     open_predict: Callable[[], PredictWidget],
     add_model: Callable[..., Path],
@@ -246,6 +264,43 @@ def test_one_click_predicts_the_selected_layer(
     viewer.layers.selection.active = image
     predict_newest(viewer)
     qtbot.waitUntil(lambda: "second · instances" in viewer.layers, timeout=60_000)
+
+
+def test_one_click_predicts_an_image_that_is_selected_with_its_labels(
+    add_model: Callable[..., Path], viewer: Any, add_pair: Any, open_predict: Any
+) -> None:
+    add_model()
+    add_pair(viewer, "first")
+    image, labels = add_pair(viewer, "second", seed=1)
+    dock = open_predict()
+    assert dock.image.currentText() == "first"
+    viewer.layers.selection = {image, labels}
+    dock.predict_selected()
+    assert dock.image.layer() is plain(image)
+    dock._is_asked = False
+
+
+def test_one_click_while_a_prediction_runs_says_so(
+    add_model: Callable[..., Path],
+    viewer: Any,
+    add_pair: Any,
+    open_predict: Any,
+    play: Callable[[str], None],
+    qtbot: Any,
+) -> None:
+    play("while not asked().get('stop'):\n    time.sleep(0.02)\nend('stopped')")
+    add_model()
+    add_pair(viewer, "first")
+    image, _ = add_pair(viewer, "second", seed=1)
+    dock = open_predict()
+    dock.start()
+    viewer.layers.selection.active = image
+    dock.predict_selected()
+    assert "a prediction runs" in dock.message.text().lower()
+    assert dock.image.currentText() == "first"
+    qtbot.waitUntil(lambda: dock._job.folder is not None, timeout=60_000)
+    dock._job.stop()
+    qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
 
 
 def test_one_click_is_in_the_context_menu_of_layers(

@@ -68,6 +68,13 @@ class LayerCombo(QComboBox):
             if reference() is wanted:
                 self.setCurrentIndex(index)
 
+    def choose_selected(self) -> None:
+        """Choose the layer that is selected, be it beside layers of other types."""
+        selected = map(plain, self._viewer.layers.selection)
+        ours = [layer for layer in selected if isinstance(layer, self._kinds)]
+        if len(ours) == 1:
+            self.set_layer(ours[0])
+
     def refresh(self, event: object = None) -> None:
         """List the layers again, keeping the choice."""
         chosen = self.layer()

@@ -158,9 +158,10 @@ class PredictWidget(QWidget):
 
     def predict_selected(self) -> None:
         """Predict the selected layer: as before, or else with the newest model."""
-        active = self._viewer.layers.selection.active
-        if active is not None:
-            self.image.set_layer(active)
+        if self._job is not None:
+            self.message.show_text("A prediction runs: cancel it, or wait, first.")
+            return
+        self.image.choose_selected()
         self._is_asked = True
         self.refresh()
 
@@ -206,6 +207,7 @@ class PredictWidget(QWidget):
                 self._viewer, job, place, name, model.path, stream, start
             )
             delivery.delivered.connect(self._show_result)
+            delivery.failed.connect(self.message.show_error)
             self._attach(job)
             self._going = job, partial(run, resume=True)
             job.finished.connect(self._offer)

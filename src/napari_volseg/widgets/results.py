@@ -51,6 +51,8 @@ class Delivery(QObject):
 
     delivered = Signal(object)
     """The layers that were added: three images and a labels layer."""
+    failed = Signal(str)
+    """Why there are none, in words."""
 
     def __init__(
         self,
@@ -156,6 +158,7 @@ class Delivery(QObject):
 
     def _give_up(self, error: Exception) -> None:
         _undelivered.discard(self)
+        self.failed.emit(f"the result in {self._job.folder} cannot be read: {error}")
 
 
 def _thresholds(folder: Path) -> Any:
