@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.layers import Labels
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import QApplication
 
 from napari_volseg.counting import GAP, HELD_OUT, LEARNT
 from napari_volseg.widgets.annotationpanel import AnnotationPanel
@@ -283,6 +284,20 @@ def test_suggestions_are_boxes_with_reasons_and_a_key_goes_through_them(
     assert panel.suggestions.reason.text().startswith("2 of 5")
     qtbot.mouseClick(panel.suggestions.next, Qt.MouseButton.LeftButton)
     assert panel.suggestions.reason.text().startswith("3 of 5")
+
+
+def test_a_key_of_the_users_comes_back_when_the_dock_goes(viewer: Any) -> None:
+    def mine(viewer: Any) -> None:
+        pass
+
+    plain(viewer).bind_key("G", mine)
+    dock = TrainWidget(viewer)
+    viewer.window.add_dock_widget(dock, name="Train (VolSeg)")
+    viewer.window.remove_dock_widget(dock)
+    dock.close()
+    dock.deleteLater()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    assert mine in plain(viewer).keymap.values()
 
 
 def press_key(viewer: Any, key: str) -> None:

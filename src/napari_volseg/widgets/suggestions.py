@@ -17,6 +17,7 @@ from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box, Size
 from napari_volseg.suggesting import Suggestion, suggest_boxes
 from napari_volseg.volume import ArrayLike, Volume
+from napari_volseg.widgets.keys import Keys
 from napari_volseg.widgets.layers import METADATA_KEY, Placement, placement, plain
 from napari_volseg.widgets.messages import explain, sentence, wrapped_label
 from napari_volseg.widgets.meter import CountedPair
@@ -66,22 +67,9 @@ class SuggestionBar(QWidget):
         layout.addWidget(self.reason)
         self.suggest.clicked.connect(self.ask)
         self.next.clicked.connect(self.go_on)
-        self._bind_key()
-        self._tidy("nothing has been counted yet")
-
-    def _bind_key(self) -> None:
-        viewer = plain(self._viewer)
-
-        def pressed(_: object) -> None:
-            self.go_on()
-
-        def unbind(*_: object) -> None:
-            for key in [k for k, call in viewer.keymap.items() if call is pressed]:
-                del viewer.keymap[key]
-
-        viewer.bind_key(NEXT_KEY, pressed, overwrite=True)
-        self.destroyed.connect(unbind)
+        Keys(self, {NEXT_KEY: self.go_on}).bind(plain(viewer))
         self.destroyed.connect(partial(_cancel, self._open))
+        self._tidy("nothing has been counted yet")
 
     def offer(
         self, pairs: Sequence[CountedPair], images: Sequence[Layer | None]
