@@ -254,6 +254,26 @@ def test_a_resumed_run_finds_its_labels_by_name(
     assert "Revision 2" in use(dock, qtbot)
 
 
+def test_labels_that_are_not_known_do_not_look_chosen(
+    viewer: Any, start: Any, qtbot: Any
+) -> None:
+    dock = start()
+    combo = dock.new_labels.combos[0]
+    viewer.add_labels(np.ones((16, 64, 64), int), name="other")
+    assert combo.currentText() == "em labels"
+    viewer.layers.remove("em labels")
+    assert combo.currentText() == ""
+    dock.view.stop.click()
+    qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
+    qtbot.waitUntil(lambda: dock.resume.isVisibleTo(dock), timeout=60_000)
+    dock.resume.click()
+    qtbot.waitUntil(lambda: has_begun(dock), timeout=60_000)
+    (combo,) = dock.new_labels.combos
+    viewer.add_labels(np.ones((16, 64, 64), int), name="more")
+    assert combo.currentText() == ""
+    assert "no labels are chosen" in use(dock, qtbot).lower()
+
+
 def test_a_folder_that_is_gone_is_told(
     viewer: Any, start: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,6 +151,8 @@ class NewLabelsPanel(QWidget):
             combo.setToolTip(
                 f"The layer with the labels of {names[pair] or 'this image'} now"
             )
+            combo.setPlaceholderText("choose the layer")
+            combo.setCurrentIndex(-1)  # where it is not known, none looks chosen
             combo.set_layer(layers.labels(self._viewer, pair))
             combo.activated.connect(partial(self._choose, pair))
             self.combos.append(combo)
