@@ -140,6 +140,23 @@ def test_two_runs_are_drawn_over_each_other(
     assert "optimization.optimizer.lr" in dock.comparison.differences.text()
 
 
+def test_a_run_that_cannot_be_read_leaves_no_curves_of_others(
+    dock: RunsWidget, make: Callable[..., Path], qtbot: Any
+) -> None:
+    first, second = make("first"), make("second")
+    look(dock, qtbot, 2)
+    dock.list.choose([first, second])
+    press(qtbot, dock.compare)
+    shown = dock.comparison
+    qtbot.waitUntil(lambda: len(shown.facts) == 2, timeout=60_000)
+    (second / "config.yaml").write_text("of: another version")
+    press(qtbot, dock.compare)
+    qtbot.waitUntil(lambda: not shown.facts, timeout=60_000)
+    assert "second/config.yaml" in shown.legend.text()
+    assert shown.differences.text() == ""
+    assert not shown.loss._points
+
+
 def test_a_stopped_run_goes_on_in_the_train_dock(
     viewer: Any,
     dock: RunsWidget,
@@ -246,6 +263,11 @@ def test_deleting_asks_and_moves_to_the_trash(
     with lock(kept):  # it began since the dock looked last
         press(qtbot, dock.delete)
         assert "in use" in dock.message.text()
+    prediction = kept / "predictions" / "em"
+    prediction.mkdir(parents=True)
+    with lock(prediction):
+        press(qtbot, dock.delete)
+        assert f"{prediction} is in use" in dock.message.text()
     assert kept.is_dir()
 
 

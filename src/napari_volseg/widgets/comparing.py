@@ -12,7 +12,11 @@ import pyqtgraph as pg
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_volseg.comparison import RunFacts, differing_settings, read_facts
-from napari_volseg.widgets.messages import duration_words, wrapped_label
+from napari_volseg.widgets.messages import (
+    duration_words,
+    sentence,
+    wrapped_label,
+)
 from napari_volseg.widgets.newest import Newest
 from napari_volseg.widgets.plot import RUN_COLOURS, Plot
 
@@ -39,7 +43,7 @@ class Comparison(QWidget):
             layout.addWidget(part)
         self._reader = Newest(self)
         self._reader.returned.connect(self._show)
-        self._reader.failed.connect(self.legend.setText)
+        self._reader.failed.connect(self._refuse)
         self.hide()
 
     def compare(self, folders: Sequence[Path]) -> None:
@@ -54,9 +58,18 @@ class Comparison(QWidget):
         self.hide()
 
     def _show(self, facts: Sequence[RunFacts]) -> None:
-        self.facts = facts
+        self._draw(facts)
         self.legend.setText(_legend(facts))
         self.differences.setText(differences_text(facts))
+
+    def _refuse(self, reason: str) -> None:
+        """Say why, and take the curves of other runs away."""
+        self._draw(())
+        self.legend.setText(f"{sentence(reason)}.")
+        self.differences.clear()
+
+    def _draw(self, facts: Sequence[RunFacts]) -> None:
+        self.facts = facts
         self.loss.show_curves([run.curves.loss for run in facts])
         self.score.show_curves([run.curves.score for run in facts])
 

@@ -268,8 +268,9 @@ def _confirmed(parent: QWidget, runs: list[RunSummary]) -> bool:
 
 def _throw_away(folder: Path) -> str:
     """Move a run to the trash; return why that did not work, empty when it did."""
-    if is_locked(folder):
-        return in_use_message(folder)
+    for each in (folder, *(folder / "predictions").glob("*")):
+        if is_locked(each):
+            return in_use_message(each)
     moved = QFile.moveToTrash(str(folder))
     if moved if isinstance(moved, bool) else moved[0]:
         return ""
