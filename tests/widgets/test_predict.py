@@ -134,6 +134,24 @@ def test_a_damaged_model_is_left_out_and_told_when_chosen(
     assert "incomplete" in dock.message.text()
 
 
+def test_a_model_that_is_deleted_goes_from_a_relative_folder_too(
+    open_predict: Callable[[], PredictWidget],
+    add_model: Callable[..., Path],
+    runs_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    qtbot: Any,
+) -> None:
+    monkeypatch.chdir(runs_dir.parent)
+    monkeypatch.setenv("VOLSEG_RUNS", runs_dir.name)
+    add_model("kept")
+    gone = add_model("gone")
+    dock = open_predict()
+    gone.unlink()
+    with qtbot.waitSignal(dock.models.listed, timeout=60_000):
+        dock.refresh()
+    assert [model.name for model in dock.models.models] == ["kept"]
+
+
 def test_results_lie_on_the_image_and_overwrite_nothing(
     open_predict: Callable[[], PredictWidget],
     add_model: Callable[..., Path],

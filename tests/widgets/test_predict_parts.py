@@ -17,12 +17,13 @@ from napari_volseg.geometry import Box
 from napari_volseg.io import create_zarr, open_volume, write_hdf5
 from napari_volseg.widgets.actions import PREDICT_KEY, bind_key
 from napari_volseg.widgets.job import Job
-from napari_volseg.widgets.layers import placement
+from napari_volseg.widgets.layers import placement, plain
 from napari_volseg.widgets.outputs import make_instances
 from napari_volseg.widgets.parts import drawn_box, image_parts, seen_box
 from napari_volseg.widgets.remembered import FILE, Choice, keep, recall, remember
 from napari_volseg.widgets.results import Delivery
 from napari_volseg.widgets.stream import MapStream, boxes_of, read_boxes
+from napari_volseg.widgets.viewers import camera_of
 from napari_volseg.widgets.wherepart import WherePart
 
 VOXEL_SIZE = (30.0, 8.0, 8.0)
@@ -89,6 +90,23 @@ def test_a_plane_is_refused_wherever_it_is_predicted(
     assert "'photo' has 2 axes" in dock.predict.toolTip()
 
 
+def test_what_is_drawn_and_seen_later_counts(
+    viewer: Any, open_predict: Any, add_model: Any, qtbot: Any
+) -> None:
+    add_model()
+    layer = viewer.add_image(np.zeros((20, 30, 40), np.uint8), scale=VOXEL_SIZE)
+    dock = open_predict()
+    dock.where.where.setCurrentText("selection box")
+    box = viewer.add_shapes(ndim=3, name="box", scale=VOXEL_SIZE)
+    assert "no closed shape" in dock.predict.toolTip()
+    box.add_rectangles(np.array([[5, 3, 4], [5, 3, 14], [5, 13, 14], [5, 13, 4]]))
+    qtbot.waitUntil(dock.predict.isEnabled, timeout=60_000)
+    dock.where.where.setCurrentText("current view")
+    plain(layer).corner_pixels = np.array([[0, 5, 6], [0, 9, 9]])
+    camera_of(viewer).zoom *= 2
+    qtbot.waitUntil(lambda: "× 5 × 4 voxels" in dock.fit.text(), timeout=60_000)
+
+
 def test_a_box_is_cut_at_the_image(viewer: Any, layer: Any) -> None:
     assert drawn_box(rectangle(viewer, z=1), layer, 50).start == (0, 3, 4)
     assert drawn_box(rectangle(viewer, z=1), layer, 50).stop == (20, 14, 15)
@@ -113,6 +131,17 @@ def test_the_view_is_what_the_canvas_shows(viewer: Any, layer: Any) -> None:
     viewer.dims.set_point(1, 12 * 8)
     box = seen_box(viewer, layer, 3)
     assert (box.start[1], box.stop[1]) == (9, 16)
+
+
+@pytest.mark.parametrize(
+    "beside", [[[10, 29, 6], [10, 29, 25]], [[10, 0, 6], [10, 0, 9]]]
+)
+def test_a_view_beside_the_image_is_refused(
+    viewer: Any, layer: Any, beside: list[list[int]]
+) -> None:
+    layer.corner_pixels = np.array(beside)
+    with pytest.raises(DataError, match="view shows nothing of the image"):
+        seen_box(viewer, layer, 3)
 
 
 @pytest.mark.parametrize(

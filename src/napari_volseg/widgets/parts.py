@@ -111,7 +111,8 @@ def seen_box(viewer: Any, layer: Image, depth: int) -> Box:
     shape = _shape(layer)
     start, stop = [0, 0, 0], list(shape)
     displayed = [axis - (viewer.dims.ndim - 3) for axis in viewer.dims.displayed]
-    corners = np.asarray(plain(layer).corner_pixels, float)[:, -3:] * _step(layer)
+    step = _step(layer)
+    corners = np.asarray(plain(layer).corner_pixels, float)[:, -3:] * step
     point = np.asarray(plain(layer).world_to_data(viewer.dims.point), float)[-3:]
     for axis in range(3):
         if viewer.dims.ndisplay == 3:
@@ -122,6 +123,8 @@ def seen_box(viewer: Any, layer: Image, depth: int) -> Box:
         elif corners[1, axis] > corners[0, axis]:
             start[axis] = int(corners[0, axis])
             stop[axis] = int(corners[1, axis]) + 1
+        elif corners.any() and not 0 < corners[0, axis] < shape[axis] - step[axis]:
+            stop[axis] = 1 if shape[axis] == 1 else 0  # all lies beside the canvas
     return _inside(start, stop, shape, "the view shows nothing of")
 
 

@@ -28,8 +28,8 @@ def runs_dir() -> Path:
     """
     chosen = str(_preference("runs_dir", "")).strip()
     if os.environ.get("VOLSEG_RUNS") or not chosen:
-        return default_runs_dir()
-    return expand_home(chosen)
+        return default_runs_dir().absolute()
+    return expand_home(chosen).absolute()
 
 
 def default_device() -> Device:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from napari.layers import Image, Shapes
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QSpinBox, QVBoxLayout, QWidget
 
 from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
 from napari_volseg.widgets.combos import LayerCombo, fit_narrow
+from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.fields import ignore_stray_wheel
 from napari_volseg.widgets.form import add_row, narrow_form
 from napari_volseg.widgets.layers import plain
@@ -21,8 +22,11 @@ from napari_volseg.widgets.parts import (
     seen_box,
     takes_channels,
 )
+from napari_volseg.widgets.viewers import camera_of
 
 __all__ = ["WherePart"]
+
+_SETTLE_MS = 300
 
 _WHERE = {
     "whole layer": "All voxels of the layer, at full resolution",
@@ -74,6 +78,11 @@ class WherePart(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self._rows)
+        self._watched = Connections(self)
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(_SETTLE_MS)
+        self._later.timeout.connect(self.changed)
         self.where.currentIndexChanged.connect(self._report)
         self.along.currentIndexChanged.connect(self._report)
         self.region.layer_changed.connect(self._report)
@@ -123,4 +132,20 @@ class WherePart(QWidget):
         return drawn_box(region, layer, depth)
 
     def _report(self, *_: object) -> None:
+        self._watch()
         self.changed.emit()
+
+    def _watch(self) -> None:
+        """Look again when something else is drawn, or seen."""
+        self._watched.close()
+        region, index = self.region.layer(), self.where.currentIndex()
+        if index == 1 and region is not None:
+            self._watched.add(region.events.data, self._settle)
+        if index == 2:
+            camera = camera_of(self._viewer).events
+            steps = self._viewer.dims.events.current_step
+            for emitter in (camera.center, camera.zoom, steps):
+                self._watched.add(emitter, self._settle)
+
+    def _settle(self, event: object = None) -> None:
+        self._later.start()
