@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Callable
 from threading import Event
 from typing import Any
@@ -14,6 +16,7 @@ from superqt.utils import WorkerBase
 
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.evaluate import EvaluateWidget
+from napari_volseg.widgets.layers import plain
 from napari_volseg.widgets.viewers import camera_of
 
 OPTIONS: dict[str, Any] = {"scale": (30, 8, 8), "units": ("nm",) * 3}
@@ -77,6 +80,22 @@ def test_errors_are_scored_listed_shown_and_led_to(
     assert not {"torch", "cc3d", "fastremap"} & (set(sys.modules) - modules)
     dock.curves.redraw()
     assert dock.curves._lines["f1"].yData[0] == pytest.approx(4 / 7)
+
+
+def test_layers_that_are_removed_are_let_go_of(viewer: Any, qtbot: Any) -> None:
+    for name in ("pred", "truth"):
+        viewer.add_labels(np.ones((4, 9, 9), np.int32), name=name)
+    dock = open_dock(viewer, "Evaluate")
+    dock.set_pair(viewer.layers["pred"], viewer.layers["truth"])
+    run(dock, qtbot)
+    left = [weakref.ref(plain(viewer.layers[name])) for name in ("pred", "truth")]
+    viewer.layers.clear()
+
+    def are_gone() -> bool:
+        gc.collect()
+        return all(each() is None for each in left)
+
+    qtbot.waitUntil(are_gone, timeout=20_000)
 
 
 def test_only_a_region_counts_and_a_new_result_takes_the_place_of_the_old(
@@ -149,7 +168,8 @@ def test_a_cancelled_comparison_never_shows_up_in_the_next(
     assert "4 instances, 3 true objects" in dock.scores.text()
     names = [layer.name for layer in viewer.layers if "errors" in layer.name]
     assert names == ["truth · errors"]
-    assert dock._pair == tuple(reversed(pair))
+    assert dock._pair is not None
+    assert [layer() for layer in dock._pair] == list(map(plain, reversed(pair)))
 
 
 def test_a_helper_that_fails_is_told(dock: EvaluateWidget, qtbot: Any) -> None:

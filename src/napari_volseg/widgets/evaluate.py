@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 from napari.layers import Labels, Shapes
@@ -56,11 +57,16 @@ _KINDS = {
 """Colours that colour-blind people tell apart."""
 
 _COLUMNS = (
-    Column("row", "#", "Number of the error", width=38),
-    Column("kind", "Error", "; ".join(f"{k}: {t}" for k, (t, _) in _KINDS.items())),
-    Column("label", "Id", "Id in the truth, or in the prediction", width=48),
-    Column("side", "In", "Which of the two layers the id is of", width=76),
-    Column("voxels", "Voxels", "Its size", lambda v: f"{int(v):,}", 66),
+    Column("row", "#", "Number of the error", width=34),
+    Column(
+        "kind",
+        "Error",
+        "; ".join(f"{k}: {t}" for k, (t, _) in _KINDS.items()),
+        width=56,
+    ),
+    Column("label", "Id", "Id in the truth, or in the prediction", width=42),
+    Column("side", "In", "Which of the two layers the id is of", width=74),
+    Column("voxels", "Voxels", "Its size", lambda v: f"{int(v):,}", 62),
     Column("iou", "IoU", "Best overlap with the other side", lambda v: f"{v:.2f}", 44),
     Column("partners", "With", "Ids of the other side", width=90),
 )
@@ -95,7 +101,7 @@ class EvaluateWidget(QWidget):
         self._viewer: Any = viewer
         self._task: _Task | None = None
         self._errors: list[dict[str, Any]] = []
-        self._pair: tuple[Labels, Labels] | None = None
+        self._pair: tuple[ref[Labels], ref[Labels]] | None = None
         self._helper = Helper()
         self._make_widgets()
         self._lay_out()
@@ -245,7 +251,8 @@ class EvaluateWidget(QWidget):
     ) -> None:
         if task is not self._task:
             return
-        self._task, self._pair = None, task.pair
+        self._task = None
+        self._pair = ref(task.pair[0]), ref(task.pair[1])
         kinds_ZYX, values = answer
         self.message.clear()
         metrics = values["metrics"]
@@ -287,7 +294,7 @@ class EvaluateWidget(QWidget):
         counts = {kind: sum(e["kind"] == kind for e in errors) for kind in _KINDS}
         self.counts.setText(
             " · ".join(
-                f'<span style="color:{colour}">■</span> {counts[kind]} {kind}'
+                f'<span style="color:{colour}">■</span>&nbsp;{counts[kind]}&nbsp;{kind}'
                 for kind, (_, colour) in _KINDS.items()
             )
         )
@@ -322,8 +329,8 @@ class EvaluateWidget(QWidget):
         if not rows or self._pair is None:
             return
         error = self._errors[rows[-1] - 1]
-        layer = self._pair[error["truth"]]
-        if layer in self._viewer.layers:
+        layer = self._pair[error["truth"]]()
+        if layer is not None and layer in self._viewer.layers:
             z, y, x = error["position"]
             look_at(self._viewer, layer, (z, y, x))
             layer.selected_label = error["label"]

@@ -80,7 +80,7 @@ class SuggestionBar(QWidget):
                 self._pair, self._image = pair, image
                 self._tidy()
                 return
-        self._pair = None
+        self._pair = self._image = None
         self._tidy(
             "everything counts as annotated: choose what is annotated above to be "
             "told where to go on"
@@ -88,7 +88,7 @@ class SuggestionBar(QWidget):
 
     def refuse(self, because: str) -> None:
         """Say why nothing can be suggested."""
-        self._pair = None
+        self._pair = self._image = None
         self._tidy(because)
 
     def ask(self) -> None:
