@@ -282,7 +282,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: Any) -> None:
 
 @pytest.mark.parametrize("n_saved", [0, 1])
 def test_an_edit_of_a_save_that_was_cut_short_is_no_later_one(
-    tmp_path: Path, monkeypatch: Any, n_saved: int
+    tmp_path: Path, monkeypatch: Any, n_saved: int, later: Any
 ) -> None:
     base = make_labels()
     review = start(base.copy())
@@ -309,10 +309,14 @@ def test_an_edit_of_a_save_that_was_cut_short_is_no_later_one(
         return review, folder
 
     second, folder = go_on()
-    second.delete([4])
+    later(second)
     folder.save(second.snapshot())
     third, _ = go_on()
     assert (third.labels_ZYX == second.labels_ZYX).all()
+@pytest.mark.parametrize(
+    "later",
+    [lambda review: review.delete([4]), lambda review: review.say([4], "accepted")],
+)
     assert (third.labels_ZYX == 3).any()
 
 

@@ -177,7 +177,7 @@ class ReviewFolder:
         )
         with writing(path):
             self._left = _checksum(path)
-        self._sweep({entry.number for entry in saved.steps}, strokes)
+        self._sweep({entry.number for entry in saved.steps if entry.ids}, strokes)
 
     def _save_strokes(self, saved: Saved) -> str | None:
         """Write strokes under a new name, so that the old list keeps the old ones."""
@@ -236,6 +236,8 @@ class ReviewFolder:
         """Return the edit of a step, from memory or from its file."""
         if entry.step is not None:
             return entry.step.edit
+        if not entry.ids:  # a status; a file of its number is a save's cut short
+            return Edit(entry.kind, (), ())
         path = self._edit(entry.number)
         arrays = _read_arrays(path) if path.exists() else {}
         return Edit.from_arrays(entry.kind, entry.ids, arrays)
