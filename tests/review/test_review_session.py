@@ -205,6 +205,39 @@ def test_an_instance_that_was_painted_over_comes_back_with_its_status() -> None:
     assert review.accepted() == [1]
 
 
+def test_an_instance_under_another_comes_back_with_its_status() -> None:
+    review = start(make_labels())
+    review.say([1], "accepted")
+    where = review.labels_ZYX == 1
+    voxels, before = np.flatnonzero(where), review.labels_ZYX[where]
+    review.labels_ZYX[where] = 2
+    stroke = review.note_stroke(voxels, before, 2)
+    measure(review)
+    assert review.accepted() == [2]
+    review.labels_ZYX[where] = 1
+    review.note_changes(voxels, np.full(voxels.shape, 2))
+    review.take_back(stroke)
+    assert review.snapshot().marks.keys() == {1}
+    measure(review)
+    assert review.accepted() == [1]
+
+
+def test_a_status_taken_back_while_its_instance_is_gone_stays_away() -> None:
+    review = start(make_labels())
+    review.say([1], "accepted")
+    where = review.labels_ZYX == 1
+    voxels = np.flatnonzero(where)
+    review.labels_ZYX[where] = 0
+    stroke = review.note_stroke(voxels, 1, 0)
+    measure(review)
+    review.undo()
+    review.labels_ZYX[where] = 1
+    review.note_changes(voxels, np.zeros(voxels.shape, np.uint32))
+    review.take_back(stroke)
+    measure(review)
+    assert review.accepted() == []
+
+
 def test_an_edit_of_what_is_gone_is_refused() -> None:
     review = start(make_labels())
     review.delete([1])

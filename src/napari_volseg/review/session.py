@@ -57,6 +57,8 @@ class Review:
         self.voxel_size = voxel_size
         self.history = History()
         self.marks: dict[int, Mark] = {}
+        self._gone: dict[int, Mark] = {}
+        """Of instances that were painted over; a stroke may be taken back."""
         self.pending: dict[int, Box] = {}
         """Instances whose rows are out of date, each with a box that holds it."""
         self.measuring: dict[int, Box] = {}
@@ -216,7 +218,7 @@ class Review:
         old_N, new_N = (np.broadcast_to(ids, voxels_N.shape) for ids in (old, new))
         self._note_voxels(voxels_N, old_N, new_N)
         for label in marked_by(old_N, new_N):
-            self.marks[label] = stroke.correct(label, self.marks.get(label))
+            self._set_mark(label, stroke.correct(label, self.marks.get(label)))
         return stroke
 
     def take_back(self, stroke: Stroke) -> None:
@@ -288,11 +290,9 @@ class Review:
         joined = {k: np.concatenate([v[keep], rows[k]]) for k, v in base.items()}
         order = np.argsort(joined["index"], kind="stable")
         self.table = add_doubt({k: v[order] for k, v in joined.items()})
-        self.marks = {
-            label: found
-            for label, found in self.marks.items()
-            if label in self.pending or self.row_of(label) is not None
-        }
+        for label in self.marks.keys() - self.pending.keys():
+            if self.row_of(label) is None:
+                self._gone[label] = self.marks.pop(label)
 
     def snapshot(self) -> Saved:
         """Return what a file keeps, as it is now."""
@@ -346,8 +346,7 @@ class Review:
         """
         for label, found in wanted.items():
             before = expected.get(label)
-            # None also where all of an instance was painted over.
-            if self.marks.get(label) in (None, before):
+            if self.marks.get(label, self._gone.get(label)) in (None, before):
                 self._set_mark(label, found)
                 continue
             self.history.replace_mark(label, before, found, since)
@@ -358,6 +357,7 @@ class Review:
 
     def _set_mark(self, label: int, found: Mark | None) -> None:
         if found is None:
+        self._gone.pop(label, None)
             self.marks.pop(label, None)
         else:
             self.marks[label] = found
@@ -384,6 +384,8 @@ class Review:
             self.pending[label] = Box.around(known)
         self._top = max(self._top, label)
 
+        if label in self._gone:
+            self.marks[label] = self._gone.pop(label)
     def _known(self, label: int) -> list[Box]:
         """Return boxes that hold an instance between them; none when it is unknown."""
         row = self.row_of(label)
