@@ -313,6 +313,10 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: Any) -> None:
     assert [step.ids for step in saved.steps] == [(1,), (2,)]
 
 
+@pytest.mark.parametrize(
+    "later",
+    [lambda review: review.delete([4]), lambda review: review.say([4], "accepted")],
+)
 @pytest.mark.parametrize("n_saved", [0, 1])
 def test_an_edit_of_a_save_that_was_cut_short_is_no_later_one(
     tmp_path: Path, monkeypatch: Any, n_saved: int, later: Any
@@ -346,10 +350,6 @@ def test_an_edit_of_a_save_that_was_cut_short_is_no_later_one(
     folder.save(second.snapshot())
     third, _ = go_on()
     assert (third.labels_ZYX == second.labels_ZYX).all()
-@pytest.mark.parametrize(
-    "later",
-    [lambda review: review.delete([4]), lambda review: review.say([4], "accepted")],
-)
     assert (third.labels_ZYX == 3).any()
 
 
@@ -472,13 +472,35 @@ def test_memory_for_undo_is_bounded_and_nothing_is_lost(
     folder = ReviewFolder(tmp_path, fingerprint(base))
     for label in (1, 2, 3):
         review.delete([label])
-        folder.save(review.snapshot())
-        review.trim()
+        saved = review.snapshot()
+        folder.save(saved)
+        review.trim(saved)
     assert len(review.history.done) == 1
     again = start(base.copy())
     saved = folder.load()
     assert saved is not None
     again.restore(saved)
+    assert (again.labels_ZYX == review.labels_ZYX).all()
+
+
+def test_what_is_done_while_a_save_is_written_is_not_forgotten(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("napari_volseg.review.session._KEPT_BYTES", 1)
+    base = make_labels()
+    review = start(base.copy())
+    folder = ReviewFolder(tmp_path, fingerprint(base))
+    review.delete([1])
+    saved = review.snapshot()
+    review.delete([2])
+    review.delete([3])
+    folder.save(saved)
+    review.trim(saved)
+    folder.save(review.snapshot())
+    again = start(base.copy())
+    taken_up = folder.load()
+    assert taken_up is not None
+    again.restore(taken_up)
     assert (again.labels_ZYX == review.labels_ZYX).all()
 
 

@@ -75,9 +75,19 @@ class History:
                 if step.number > since and label in marks and marks[label] == old:
                     steps[i] = replace(step, marks_before={**marks, label: new})
 
-    def trim(self, max_bytes: int) -> list[Step]:
-        """Forget the oldest steps beyond a number of bytes, and return them."""
+    def trim(self, max_bytes: int, newest: int) -> list[Step]:
+        """Forget the oldest steps beyond a number of bytes, and return them.
+
+        Parameters
+        ----------
+        newest
+            Number of the last step that may be forgotten; one always stays.
+        """
         forgotten = []
-        while self.nbytes > max_bytes and len(self.done) > 1:
+        while (
+            self.nbytes > max_bytes
+            and len(self.done) > 1
+            and self.done[0].number <= newest
+        ):
             forgotten.append(self.done.pop(0))
         return forgotten

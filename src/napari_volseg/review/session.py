@@ -326,9 +326,10 @@ class Review:
         self.marks = dict(saved.marks)
         self._n_steps = max((s.number for s in saved.steps), default=0)
 
-    def trim(self) -> None:
-        """Give memory back once everything is saved; the oldest stays done."""
-        for step in self.history.trim(_KEPT_BYTES):
+    def trim(self, saved: Saved) -> None:
+        """Give memory back once a moment is saved; what is newer stays in memory."""
+        newest = max((entry.number for entry in saved.steps), default=0)
+        for step in self.history.trim(_KEPT_BYTES, newest):
             self._archived.append(
                 StepFile(
                     step.number,
@@ -356,8 +357,8 @@ class Review:
                     marks[label] = found
 
     def _set_mark(self, label: int, found: Mark | None) -> None:
-        if found is None:
         self._gone.pop(label, None)
+        if found is None:
             self.marks.pop(label, None)
         else:
             self.marks[label] = found
@@ -383,9 +384,9 @@ class Review:
         if known := [*self._known(label), *boxes]:
             self.pending[label] = Box.around(known)
         self._top = max(self._top, label)
-
         if label in self._gone:
             self.marks[label] = self._gone.pop(label)
+
     def _known(self, label: int) -> list[Box]:
         """Return boxes that hold an instance between them; none when it is unknown."""
         row = self.row_of(label)

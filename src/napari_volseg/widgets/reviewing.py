@@ -185,7 +185,7 @@ class Reviewing(QObject):
         saved, self._is_dirty = self.review.snapshot(), False
 
         def done(_: Any) -> None:
-            self.review.trim()
+            self.review.trim(saved)
 
         def lose(message: str) -> None:
             self._is_dirty = True
