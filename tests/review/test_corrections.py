@@ -56,6 +56,17 @@ def test_without_maps_only_the_nearest_background_counts() -> None:
     assert made[3, 6, 6] == 0
 
 
+def test_ids_of_64_bits_are_told_apart() -> None:
+    labels = make_labels().astype(np.uint64)
+    labels[labels > 0] += np.uint64(2**59)
+    result, background = make_corrections(
+        labels, [2**59 + 7, 2**59 + 9], None, None, VOXEL_SIZE
+    )
+    assert background == 3
+    assert ((result == 1) == (labels == 2**59 + 7)).all()
+    assert ((result == 2) == (labels == 2**59 + 9)).all()
+
+
 def test_what_was_deleted_is_background_unless_it_is_something_now() -> None:
     labels = make_labels()
     deleted = np.zeros(labels.shape, bool)

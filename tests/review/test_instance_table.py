@@ -3,6 +3,7 @@ import csv
 import numpy as np
 import pytest
 
+from napari_volseg.errors import DataError
 from napari_volseg.geometry import Box
 from napari_volseg.review import instance_table, measure_instances, write_table
 from napari_volseg.sample_data import make_sample
@@ -155,6 +156,13 @@ def test_large_ids_keep_their_names(labels):
 
     assert table["index"].tolist() == [2, 2**40 + 1]
     assert table["voxels"].tolist() == [2, 16]
+
+
+def test_ids_beyond_63_bits_are_refused(labels):
+    large = np.where(labels == 5, np.uint64(2**63 + 1), labels.astype(np.uint64))
+
+    with pytest.raises(DataError, match="beyond 63 bits"):
+        instance_table(large, None, (1, 1, 1))
 
 
 def test_no_instances_make_an_empty_table(tmp_path):

@@ -504,6 +504,19 @@ def test_neighbours_that_grow_together_are_taken_back_without_a_rest(
 
 
 def test_a_drawn_box_finds_what_was_missed(
+def test_outlines_keep_ids_of_64_bits(viewer: Any, layer: Any, qtbot: Any) -> None:
+    large = layer.data.astype(np.uint64)
+    large[large > 0] += np.uint64(2**59)
+    layer.data = large.copy()
+    dock = begin(viewer, layer, qtbot)
+    dock.table.choose([2**59 + 4])
+    dock._tidy()
+    click(dock.reshape.buttons["fill"], qtbot)
+    settle(dock, qtbot)
+    large[5, 9, 45] = 2**59 + 4
+    assert (layer.data == large).all()
+
+
     dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
 ) -> None:
     dock.table.choose([2, 4])

@@ -63,7 +63,8 @@ def make_corrections(
     """
     from scipy import ndimage
 
-    ids = np.unique(np.asarray(accepted, np.int64))
+    # Of the type of the labels: 64 bits of both signs meet in floating point.
+    ids = np.unique(np.asarray(accepted, labels_ZYX.dtype))
     index = np.minimum(np.searchsorted(ids, labels_ZYX), max(len(ids) - 1, 0))
     is_good = ids[index] == labels_ZYX if len(ids) else np.zeros(labels_ZYX.shape, bool)
     if not is_good.any():

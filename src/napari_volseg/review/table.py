@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from napari_volseg.errors import DataError
 from napari_volseg.instances import BlockwiseResult
 from napari_volseg.review.doubt import add_doubt
 from napari_volseg.review.rows import columns_of
@@ -46,10 +47,17 @@ def instance_table(
         its voxels' outer faces, those at the faces of the volume left out),
         and ``shape_outlier`` and ``doubt`` of `add_doubt`. What maps would tell is
         NaN without them.
+
+    Raises
+    ------
+    DataError
+        If an id has more than 63 bits.
     """
     if maps_CZYX is not None and maps_CZYX.shape[1:] != labels_ZYX.shape:
         raise ValueError(f"maps {maps_CZYX.shape} do not fit {labels_ZYX.shape}")
     dense_ZYX, names = fastremap.renumber(np.ascontiguousarray(labels_ZYX))
+    if max(names, default=0) >= 2**63:
+        raise DataError("the labels have ids beyond 63 bits: renumber them")
     rows_ZYX = dense_ZYX.astype(np.int32, copy=False)
     index = np.array(sorted((row, name) for name, row in names.items() if row))
     index = index.reshape(-1, 2)[:, 1].astype(np.int64)

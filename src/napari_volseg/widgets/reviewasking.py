@@ -82,9 +82,10 @@ class Asking:
                 if kind != "fill":
                     arrays |= self._crops(box)
                 after = self.helper.ask(kind, arrays, options)[0]["object"]
-                mine = (before == label) | ((before == 0) & after)
-                new = np.where(mine, np.where(after, label, 0), before)
-                new = new.astype(before.dtype)
+                is_mine = before == label
+                new = before.copy()
+                new[is_mine] = 0
+                new[after & (is_mine | (before == 0))] = label
                 patches += difference(kind, box, before, new).patches
                 for other, crop in zip(boxes[i + 1 :], crops[i + 1 :], strict=True):
                     _copy_common(box, new, other, crop)
