@@ -29,6 +29,7 @@ from napari_volseg.review import (
 from napari_volseg.widgets.actions import open_dock
 from napari_volseg.widgets.layers import METADATA_KEY, placement
 from napari_volseg.widgets.outputs import add_instances, add_maps
+from napari_volseg.widgets.predictions import shown_predictions
 from napari_volseg.widgets.review import ReviewWidget
 from napari_volseg.widgets.reviewopening import open_review
 from napari_volseg.widgets.viewers import camera_of
@@ -503,7 +504,6 @@ def test_neighbours_that_grow_together_are_taken_back_without_a_rest(
     assert (layer.data == before).all()
 
 
-def test_a_drawn_box_finds_what_was_missed(
 def test_outlines_keep_ids_of_64_bits(viewer: Any, layer: Any, qtbot: Any) -> None:
     large = layer.data.astype(np.uint64)
     large[large > 0] += np.uint64(2**59)

@@ -87,6 +87,7 @@ class Reviewing(QObject):
         self._is_dirty = come_back(layer) or opened.is_unsaved
         self._show_table()
         if self.review.pending:
+            self._mark_edited()
             self._later.start()
 
     @staticmethod
@@ -285,11 +286,15 @@ class Reviewing(QObject):
         """Show what a step changed."""
         self._is_dirty = True
         if step.edit.patches:
-            self.layer.metadata.setdefault(METADATA_KEY, {})["edited"] = True
+            self._mark_edited()
             self.layer.refresh()
             self._later.start()
         else:
             self._show_table()
+
+    def _mark_edited(self) -> None:
+        """Note that the labels hold corrections, so that they are never replaced."""
+        self.layer.metadata.setdefault(METADATA_KEY, {})["edited"] = True
 
     def _take_stroke(self, event: Any) -> None:
         """Note what the user painted with napari's tools."""
