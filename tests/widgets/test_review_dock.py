@@ -517,6 +517,7 @@ def test_outlines_keep_ids_of_64_bits(viewer: Any, layer: Any, qtbot: Any) -> No
     assert (layer.data == large).all()
 
 
+def test_a_drawn_box_finds_what_was_missed(
     dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
 ) -> None:
     dock.table.choose([2, 4])
@@ -754,6 +755,8 @@ def test_a_review_goes_on_after_a_crash(
     assert (again.data == edited).all()
     assert ids(reopened) == [2, 3, 4]
     assert again.features["status"].tolist() == ["corrected", "accepted", "corrected"]
+    # So other thresholds do not replace what was corrected.
+    assert "instances" not in shown_predictions(other)[0].layers
 
 
 def test_table_and_surfaces_are_written(
@@ -970,6 +973,20 @@ def test_another_layer_chosen_while_one_is_read_is_not_reviewed(
     take_up(dock, layer, qtbot)
     assert dock._reviewing.layer is layer
     assert dock._reviewing.folder is not None
+
+
+def test_new_data_while_they_are_read_are_not_taken_for_the_old(
+    viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    dock = open_dock(viewer, "Review")
+    dock.labels.set_layer(layer)
+    click(dock.begin, qtbot)
+    layer.data = np.where(layer.data == 1, 7, layer.data)
+    qtbot.waitUntil(lambda: not dock.starter.is_busy, timeout=60_000)
+    assert dock._reviewing is None
+    assert "press Review again" in dock.message.text()
+    take_up(dock, layer, qtbot)
+    assert ids(dock) == [2, 3, 4, 7]
 
 
 def test_new_data_or_a_removed_layer_end_the_review(

@@ -117,11 +117,17 @@ class Starter(QObject):
         def take(opened: Opened) -> None:
             unlock()
             self._set_busy(False)
-            if layer not in map(plain, self._viewer.layers):
-                if opened.folder is not None:
-                    opened.folder.release()
+            is_shown = layer in map(plain, self._viewer.layers)
+            if is_shown and layer.data is request.labels_ZYX:
+                self._emit(layer, opened)
                 return
-            self._emit(layer, opened)
+            if opened.folder is not None:
+                opened.folder.release()
+            if is_shown:
+                self.failed.emit(
+                    f"'{layer.name}' got other data while it was read: press Review "
+                    "again"
+                )
 
         def lose(message: str) -> None:
             unlock()
