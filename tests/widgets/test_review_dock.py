@@ -989,6 +989,19 @@ def test_new_data_while_they_are_read_are_not_taken_for_the_old(
     assert ids(dock) == [2, 3, 4, 7]
 
 
+@pytest.mark.parametrize("scale", [(3000, 8, 8), (8, 8, 30)])
+def test_a_table_of_another_voxel_size_is_measured_again(
+    viewer: Any, layer: Any, qtbot: Any, scale: tuple[int, ...]
+) -> None:
+    layer.scale = scale
+    dock = begin(viewer, layer, qtbot)
+    expected = instance_table(layer.data, None, scale)
+    assert dock._reviewing is not None
+    for name in ("volume_um3", "surface_um2"):
+        found = dock._reviewing.review.table[name]
+        np.testing.assert_allclose(found, expected[name])
+
+
 def test_new_data_or_a_removed_layer_end_the_review(
     dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
 ) -> None:

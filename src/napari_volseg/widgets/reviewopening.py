@@ -12,7 +12,15 @@ from napari.layers import Labels
 from numpy.typing import NDArray
 
 from napari_volseg.errors import DataError
-from napari_volseg.review import Helper, Review, ReviewFolder, Saved, fingerprint
+from napari_volseg.review import (
+    Helper,
+    Review,
+    ReviewFolder,
+    Saved,
+    fingerprint,
+    measure_instances,
+)
+from napari_volseg.review.rows import box_of_row
 from napari_volseg.runs.naming import safe_name
 from napari_volseg.volume import VoxelSize
 from napari_volseg.widgets.helper import Cancelled
@@ -49,7 +57,10 @@ _CHANGED = (
     "instances anew."
 )
 _REVIEWED = "reviewed"
-_COLUMNS = ("index", "voxels", "z_start", "x_stop", "surface_um2", "boundary_inside")
+_COLUMNS = (
+    *("index", "voxels", "volume_um3", "z", "y", "x", "z_start", "x_stop"),
+    *("surface_um2", "boundary_inside"),
+)
 
 
 _TOP = 2**22
@@ -201,7 +212,7 @@ def open_review(
             place.release()
             folder, because = None, f"{error}. Nothing is saved meanwhile."
     table = request.table
-    if table is None or not _describes(table, base_ZYX):
+    if table is None or not _describes(table, base_ZYX, request.voxel_size):
         table = _measure(replace(request, labels_ZYX=base_ZYX), helper)
     review = Review(labels_ZYX, table, request.voxel_size)
     if is_cancelled():
@@ -258,8 +269,14 @@ def take_again(opened: Opened) -> None:
     opened.message = opened.unsaved_because
 
 
-def _describes(table: dict[str, NDArray[Any]], labels_ZYX: Any) -> bool:
-    """Return whether a table has every instance with its size."""
+def _describes(
+    table: dict[str, NDArray[Any]], labels_ZYX: Any, voxel_size: VoxelSize
+) -> bool:
+    """Return whether a table has every instance with its size.
+
+    One instance says whether all were measured where they are, and with this voxel
+    size.
+    """
     index = table["index"]
     top = int(index.max(initial=0))
     if top > _TOP:
@@ -272,7 +289,18 @@ def _describes(table: dict[str, NDArray[Any]], labels_ZYX: Any) -> bool:
     sizes[0] = 0
     expected = np.zeros(top + 1, np.int64)
     expected[index] = table["voxels"]
-    return bool((sizes == expected).all())
+    if (sizes != expected).any():
+        return False
+    if not len(index):
+        return True
+    row = int(np.argsort(table["voxels"])[len(index) // 2])
+    box = {int(index[row]): box_of_row(table, row)}
+    found = measure_instances(labels_ZYX, None, box, voxel_size)
+    return all(
+        np.allclose(found[name], table[name][row : row + 1], rtol=1e-4)
+        and len(found[name]) == 1
+        for name in ("volume_um3", "surface_um2", *"zyx")
+    )
 
 
 def _measure(request: Request, helper: Helper) -> dict[str, NDArray[Any]]:
