@@ -57,6 +57,16 @@ def test_a_merge_takes_two() -> None:
         review.merge([1])
 
 
+def test_what_is_gone_is_not_edited_once_more() -> None:
+    labels = make_review().labels_ZYX
+    boxes = {1: Box.whole(labels.shape), 2: Box.whole(labels.shape)}
+    delete(labels, {1: boxes[1]}).apply(labels)
+    with pytest.raises(DataError, match="no instance 1 any more"):
+        delete(labels, {1: boxes[1]})
+    with pytest.raises(DataError, match="no instance 1 any more"):
+        merge(labels, boxes, 2)
+
+
 def test_the_largest_share_of_a_split_keeps_the_id() -> None:
     before = np.zeros((1, 1, 10), np.int32)
     before[0, 0, :8] = 4

@@ -31,18 +31,24 @@ def merge(labels_ZYX: Labels, boxes: Mapping[int, Box], into: int) -> Edit:
     Raises
     ------
     DataError
-        If there are fewer than two.
+        If there are fewer than two, or no others any more.
     """
     others = {label: box for label, box in boxes.items() if label != into}
     if into not in boxes or not others:
         raise DataError("a merge takes two instances or more: select them first")
-    patches = [_recolour(labels_ZYX, label, box, into) for label, box in others.items()]
+    patches = _recolour(labels_ZYX, others, into)
     return Edit("merge", tuple(sorted(boxes)), tuple(patches))
 
 
 def delete(labels_ZYX: Labels, boxes: Mapping[int, Box]) -> Edit:
-    """Return the edit that makes instances background; nothing is changed."""
-    patches = [_recolour(labels_ZYX, label, box, 0) for label, box in boxes.items()]
+    """Return the edit that makes instances background; nothing is changed.
+
+    Raises
+    ------
+    DataError
+        If none of them is there any more.
+    """
+    patches = _recolour(labels_ZYX, boxes, 0)
     return Edit("delete", tuple(sorted(boxes)), tuple(patches))
 
 
@@ -141,5 +147,12 @@ def check_id(dtype: np.dtype[Any], label: int) -> None:
         )
 
 
-def _recolour(labels_ZYX: Labels, label: int, box: Box, new: int) -> Patch:
-    return Patch.of(box, labels_ZYX[box.slices] == label, label, new)
+def _recolour(labels_ZYX: Labels, boxes: Mapping[int, Box], new: int) -> list[Patch]:
+    patches = [
+        Patch.of(box, labels_ZYX[box.slices] == label, label, new)
+        for label, box in boxes.items()
+    ]
+    if not any(patch.n_voxels for patch in patches):
+        label = next(iter(boxes), 0)
+        raise DataError(f"there is no instance {label} any more: choose another")
+    return patches
