@@ -886,6 +886,33 @@ def test_closing_the_dock_saves_and_unbinds_and_reopening_goes_on(
     assert ids(again) == [1, 2, 3, 4]
 
 
+def test_closing_waits_for_a_save_that_goes_on(
+    dock: ReviewWidget, viewer: Any, layer: Any, monkeypatch: Any, qtbot: Any
+) -> None:
+    dock.table.choose([1])
+    dock._tidy()
+    press(dock, "delete", qtbot)
+    assert dock._reviewing is not None
+    folder = dock._reviewing.folder
+    assert folder is not None
+    go_on = threading.Event()
+    save = folder.save
+
+    def wait_first(saved: Any) -> None:
+        go_on.wait()
+        save(saved)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "save", wait_first)
+        dock._reviewing.save()
+    close(dock, viewer)
+    qtbot.waitUntil(lambda: ReviewFolder(folder.folder, folder.base).acquire())
+    saved = ReviewFolder(folder.folder, folder.base).load()
+    go_on.set()
+    assert saved is not None
+    assert [step.kind for step in saved.steps] == ["delete"]
+
+
 @pytest.mark.parametrize("is_closed", [False, True])
 def test_what_is_painted_while_a_review_is_left_is_listed_and_saved(
     dock: ReviewWidget,

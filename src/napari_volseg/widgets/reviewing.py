@@ -69,6 +69,8 @@ class Reviewing(QObject):
         """What is being worked on, empty when nothing is."""
         self._helper = helper
         self._is_dirty = False
+        self._n_saving = 0
+        """Saves that are not known to have succeeded or failed yet."""
         self._is_closed = False
         self._is_measuring = False
         self._connections = Connections(dock)
@@ -184,11 +186,14 @@ class Reviewing(QObject):
         if self.folder is None or not self._is_dirty:
             return
         saved, self._is_dirty = self.review.snapshot(), False
+        self._n_saving += 1
 
         def done(_: Any) -> None:
+            self._n_saving -= 1
             self.review.trim(saved)
 
         def lose(message: str) -> None:
+            self._n_saving -= 1
             self._is_dirty = True
             self.failed.emit(message)
 
@@ -206,10 +211,11 @@ class Reviewing(QObject):
         self.review.put_back()
         if Reviewing.known(self.layer) is not None:
             leave(self.layer, self.review, self._strokes)
-        self._opened.is_unsaved = self._is_dirty
+        # One more save waits for those that go on: the lock must not go before them.
+        self._opened.is_unsaved = self._is_dirty or self._n_saving > 0
         if self.folder is not None:
             try:
-                if self._is_dirty:
+                if self._opened.is_unsaved:
                     self.folder.save(self.review.snapshot())
                 self._opened.is_unsaved = False
             except DataError:
