@@ -289,6 +289,18 @@ def test_files_of_edits_taken_back_for_good_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "edits").iterdir()] == ["000002.npz"]
 
 
+def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
+    review = start(make_labels())
+    folder = ReviewFolder(tmp_path, fingerprint(review.labels_ZYX))
+    review.delete([1])
+    folder.save(review.snapshot())
+    names = {path.name for path in tmp_path.rglob("*")}
+    for place in (tmp_path, tmp_path / "edits"):
+        (place / ".volseg-0123456789abcdef.npz").write_bytes(b"half")
+    folder.save(review.snapshot())
+    assert {path.name for path in tmp_path.rglob("*")} == names
+
+
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: Any) -> None:
     base = make_labels()
     review = start(base.copy())

@@ -257,7 +257,9 @@ class ReviewFolder:
         return self.folder / "edits" / f"{number:06}.npz"
 
     def _sweep(self, numbers: set[int], strokes: str | None) -> None:
-        """Remove edits that were taken back for good, and older strokes."""
+        """Remove edits that were taken back for good, older strokes, and leftovers."""
+        for path in self.folder.rglob(".volseg-*"):  # of saves that were killed
+            path.unlink(missing_ok=True)
         for path in (self.folder / "edits").glob("[0-9]*.npz"):
             if path.stem.isdigit() and int(path.stem) not in numbers:
                 path.unlink(missing_ok=True)
