@@ -324,6 +324,7 @@ def test_splitting_between_points(
     type_key(viewer, "S")
     settle(dock, qtbot)
     assert "volseg: split" not in viewer.layers
+    assert not dock.message.text()
     assert ids(dock) == [1, 2, 3, 4, 5]
     x = np.indices(SHAPE)[2]
     left, right = layer.data[5, 28, 8], layer.data[5, 28, 28]
@@ -409,8 +410,11 @@ def test_a_split_is_cancelled_by_its_button_or_by_removing_the_layer(
     dock._split()
     click(dock.splitter.cancel_button, qtbot)
     assert "volseg: split" not in viewer.layers
+    assert not dock.message.text()
     dock._split()
+    assert "Click on each part" in dock.message.text()
     viewer.layers.remove("volseg: split")
+    assert not dock.message.text()
     assert not dock.splitter.is_active
     assert "points that are set" not in dock.buttons.buttons["split"].toolTip()
 
@@ -636,8 +640,10 @@ def test_a_lasso_chooses_what_it_holds(
     qtbot.waitUntil(lambda: "volseg: lasso" not in viewer.layers, timeout=60_000)
     assert sorted(dock.table.chosen()) == [1, 2]
     assert not dock.lasso.isChecked()
+    assert not dock.message.text()
     click(dock.lasso, qtbot)
     viewer.layers.remove("volseg: lasso")
+    assert not dock.message.text()
     assert not dock.lasso.isChecked()
 
 

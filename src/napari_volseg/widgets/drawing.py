@@ -34,6 +34,7 @@ class DrawButton(QPushButton):
     drawn = Signal(object)
     """The corners of the outline, (N, 3) in voxels of the labels."""
     told = Signal(str)
+    """How to draw; empty once that is over."""
 
     def __init__(
         self,
@@ -77,6 +78,8 @@ class DrawButton(QPushButton):
         layer, labels = self._layer, self._labels
         self._layer = self._labels = None
         self.setChecked(False)
+        if layer is not None:
+            self.told.emit("")
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
         if labels is not None and labels in self._viewer.layers:
@@ -100,6 +103,7 @@ class DrawButton(QPushButton):
         if self._layer is not None and plain(event.value) is self._layer:
             self._layer = self._labels = None
             self.setChecked(False)
+            self.told.emit("")
 
 
 def ids_inside(

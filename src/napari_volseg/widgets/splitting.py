@@ -26,6 +26,7 @@ class Splitter(QWidget):
     ready = Signal(int, object)
     """The instance, and ``points`` or ``line`` in its voxels."""
     told = Signal(str)
+    """What to do; empty once that is over."""
     changed = Signal()
 
     def __init__(self, viewer: Any, keys: Keys, parent: QWidget) -> None:
@@ -107,6 +108,8 @@ class Splitter(QWidget):
         self._layer = self._labels = None
         self.cancel_button.hide()
         self._keys.unbind(layer)
+        if layer is not None:
+            self.told.emit("")
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
         if labels is not None and labels in self._viewer.layers:
@@ -132,4 +135,5 @@ class Splitter(QWidget):
         if self._layer is not None and gone is self._layer:
             self._layer = self._labels = None
             self.cancel_button.hide()
+            self.told.emit("")
             self.changed.emit()
