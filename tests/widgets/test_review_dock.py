@@ -1040,6 +1040,7 @@ def test_new_data_or_a_removed_layer_end_the_review(
 ) -> None:
     layer.data = np.zeros(SHAPE, np.int32)
     assert dock._reviewing is None
+    assert "got other labels" in dock.message.text()
     assert dock.begin.isVisibleTo(dock)
     click(dock.begin, qtbot)
     qtbot.waitUntil(lambda: dock._reviewing is not None, timeout=60_000)

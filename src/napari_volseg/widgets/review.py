@@ -117,7 +117,7 @@ class ReviewWidget(ReviewPage):
         reviewing.busy_changed.connect(self._tidy)
         reviewing.failed.connect(self.message.show_error)
         reviewing.told.connect(self.message.show_text)
-        reviewing.outdated.connect(self._leave)
+        reviewing.outdated.connect(self._leave_old_data)
         self.destroyed.connect(reviewing.close)
         self._keys.bind(plain(self._viewer))
         self._keys.bind(layer)
@@ -151,6 +151,14 @@ class ReviewWidget(ReviewPage):
         reviewing.close()
         reviewing.deleteLater()
         self._tidy()
+
+    def _leave_old_data(self) -> None:
+        """Say why the review is over: often because thresholds were moved."""
+        self._leave()
+        self.message.show_text(
+            "The layer got other labels, so the review of the old ones is over; it "
+            "goes on where they are shown again. Press Review to begin anew."
+        )
 
     def _list(self, *_: object) -> None:
         """Show the rows that the filters let through."""
