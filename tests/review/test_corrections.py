@@ -116,8 +116,10 @@ def test_the_training_knows_the_boundary_of_what_was_accepted() -> None:
     assert not known[3, 12, 11]
 
 
-def test_annotation_painted_into_labels_is_read_back() -> None:
+@pytest.mark.parametrize("more", [0, 2**31 - 12, 2**59])
+def test_annotation_painted_into_labels_is_read_back(more: int) -> None:
     labels = make_labels().astype(np.int64)
+    labels[labels > 0] += more
     annotated = np.zeros(labels.shape, bool)
     annotated[:, :, :14] = True
     painted, background = paint_annotation(labels, annotated)
@@ -125,6 +127,7 @@ def test_annotation_painted_into_labels_is_read_back() -> None:
     assert known is not None
     assert (known == annotated).all()
     assert (again[annotated] == labels[annotated]).all()
+    assert painted.dtype == (np.int64 if more else np.int32)
 
 
 def test_near_is_a_box_around_every_voxel_cut_at_the_volume() -> None:

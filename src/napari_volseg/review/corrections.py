@@ -107,21 +107,24 @@ def find_corrected(
 
 def paint_annotation(
     labels_ZYX: Labels, annotated_ZYX: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.int32], int]:
+) -> tuple[NDArray[np.signedinteger[Any]], int]:
     """Return labels that say by themselves where they count.
 
     Returns
     -------
     labels, background
         Instances as they are, the id painted where annotated background is, and 0
-        where nothing counts.
+        where nothing counts; int32, or int64 where ids need it.
     """
     background = int(labels_ZYX.max(initial=0)) + 1
-    if background >= 2**31:
-        raise DataError("the labels have ids beyond 31 bits: renumber them")
-    known = np.ones(labels_ZYX.shape, bool) if annotated_ZYX is None else annotated_ZYX
-    painted = np.where(labels_ZYX > 0, labels_ZYX, background)
-    return np.where(known, painted, 0).astype(np.int32), background
+    if background >= 2**63:
+        raise DataError("the labels have ids beyond 63 bits: renumber them")
+    dtype = np.int32 if background < 2**31 else np.int64
+    painted: NDArray[np.signedinteger[Any]] = labels_ZYX.astype(dtype)
+    painted[painted <= 0] = background
+    if annotated_ZYX is not None:
+        painted[~annotated_ZYX] = 0
+    return painted, background
 
 
 def near(mask_ZYX: NDArray[np.bool_], reach: Sequence[int]) -> NDArray[np.bool_]:

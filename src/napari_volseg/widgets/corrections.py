@@ -50,7 +50,7 @@ _PLAN = "plan.json"
 class _Painted:
     """Labels that say themselves where they count."""
 
-    labels_ZYX: NDArray[np.int32]
+    labels_ZYX: NDArray[np.signedinteger[Any]]
     background: int
     words: str
     role: Role
