@@ -1035,6 +1035,24 @@ def test_a_table_of_another_voxel_size_is_measured_again(
         np.testing.assert_allclose(found, expected[name])
 
 
+@pytest.mark.parametrize("is_left", [False, True])
+def test_another_voxel_size_is_that_of_all_rows(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any, is_left: bool
+) -> None:
+    if is_left:
+        close(dock, viewer)
+        qtbot.wait(50)
+    layer.scale = (60, 8, 30)
+    if is_left:
+        dock = begin(viewer, layer, qtbot)
+    settle(dock, qtbot)
+    expected = instance_table(layer.data, None, (60, 8, 30))
+    assert dock._reviewing is not None
+    for name in ("volume_um3", "surface_um2"):
+        found = dock._reviewing.review.table[name]
+        np.testing.assert_allclose(found, expected[name])
+
+
 def test_new_data_or_a_removed_layer_end_the_review(
     dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
 ) -> None:

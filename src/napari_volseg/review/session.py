@@ -276,6 +276,12 @@ class Review:
         self.measuring, self.pending = self.pending, {}
         return self.measuring
 
+    def take_voxel_size(self, voxel_size: VoxelSize) -> None:
+        """Take other edge lengths, by which every row is out of date."""
+        self.voxel_size = voxel_size
+        for label in self.table["index"].tolist():
+            self._outdate(label)
+
     def put_back(self) -> None:
         """Count what is being measured as pending again; safe to call at any time."""
         measuring, self.measuring = self.measuring, {}
@@ -296,12 +302,7 @@ class Review:
 
     def snapshot(self) -> Saved:
         """Return what a file keeps, as it is now."""
-        steps = [
-            StepFile(
-                s.number, s.edit.kind, s.edit.ids, s.marks_before, s.marks_after, s
-            )
-            for s in self.history.done
-        ]
+        steps = [StepFile.of(step) for step in self.history.done]
         strokes = self.painted()
         values = self.values(strokes)
         self._n_snapshots += 1
@@ -330,15 +331,7 @@ class Review:
         """Give memory back once a moment is saved; what is newer stays in memory."""
         newest = max((entry.number for entry in saved.steps), default=0)
         for step in self.history.trim(_KEPT_BYTES, newest):
-            self._archived.append(
-                StepFile(
-                    step.number,
-                    step.edit.kind,
-                    step.edit.ids,
-                    step.marks_before,
-                    step.marks_after,
-                )
-            )
+            self._archived.append(StepFile.of(step, is_kept=False))
 
     def _put(self, wanted: Marks, expected: Marks, since: int) -> None:
         """Set statuses where nothing else changed them since some step.

@@ -43,6 +43,13 @@ class StepFile:
     step: Step | None = None
     """With its edit; None when only the file has that."""
 
+    @classmethod
+    def of(cls, step: Step, *, is_kept: bool = True) -> StepFile:
+        """Return what the file lists of a step, with its edit or without."""
+        edit, kept = step.edit, step if is_kept else None
+        marks = step.marks_before, step.marks_after
+        return cls(step.number, edit.kind, edit.ids, *marks, kept)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saved:

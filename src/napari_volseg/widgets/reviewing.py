@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ from napari_volseg.review import (
 )
 from napari_volseg.widgets.connections import Connections
 from napari_volseg.widgets.layerfeatures import LayerFeatures
-from napari_volseg.widgets.layers import METADATA_KEY
+from napari_volseg.widgets.layers import METADATA_KEY, voxel_size
 from napari_volseg.widgets.preferences import autosave_minutes
 from napari_volseg.widgets.reviewasking import Asking, Work
 from napari_volseg.widgets.reviewleft import come_back, leave
@@ -76,6 +77,8 @@ class Reviewing(QObject):
         self._connections = Connections(dock)
         self._connections.add(layer.events.paint, self._take_stroke)
         self._connections.add(layer.events.data, self._lose_data)
+        self._connections.add(layer.events.scale, self._take_voxel_size)
+        self._connections.add(layer.events.units, self._take_voxel_size)
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(_SETTLE_MS)
@@ -91,6 +94,7 @@ class Reviewing(QObject):
         if self.review.pending:
             self._mark_edited()
             self._later.start()
+        self._take_voxel_size()
 
     @staticmethod
     def known(layer: Labels) -> Opened | None:
@@ -330,6 +334,14 @@ class Reviewing(QObject):
         if self.layer.data is not self.review.labels_ZYX:
             _reviews.pop(self.layer, None)
             self.outdated.emit()
+
+    def _take_voxel_size(self, event: object = None) -> None:
+        """Measure everything again when the layer got another voxel size."""
+        with suppress(DataError):  # without one, that from before stays
+            size = voxel_size(self.layer)
+            if size != self.review.voxel_size:
+                self.review.take_voxel_size(size)
+                self._later.start()
 
     def _measure(self) -> None:
         """Measure again what changed, in a thread."""
