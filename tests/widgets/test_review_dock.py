@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
+from napari.layers._layer_actions import _duplicate_layer
 from qtpy.QtCore import Qt
 from review_steps import settle, type_key
 
@@ -27,7 +28,7 @@ from napari_volseg.review import (
     measure_instances,
 )
 from napari_volseg.widgets.actions import open_dock
-from napari_volseg.widgets.layers import METADATA_KEY, placement
+from napari_volseg.widgets.layers import METADATA_KEY, placement, plain
 from napari_volseg.widgets.outputs import add_instances, add_maps
 from napari_volseg.widgets.predictions import shown_predictions
 from napari_volseg.widgets.review import ReviewWidget
@@ -813,6 +814,28 @@ def test_a_layer_of_the_user_has_one_copy(
     assert dock._reviewing is not None
     assert dock._reviewing.review.accepted() == [1]
     assert dock._reviewing.folder is not None
+
+
+def test_a_duplicate_of_the_instances_is_the_users_own(
+    dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    viewer.layers.selection.active = plain(layer)
+    _duplicate_layer(viewer.layers)
+    duplicate = plain(viewer.layers[f"{layer.name} copy"])
+    before = duplicate.data.copy()
+    dock.table.choose([1])
+    dock._tidy()
+    press(dock, "delete", qtbot)
+    take_up(dock, duplicate, qtbot)
+    assert dock._reviewing is not None
+    assert dock._reviewing.layer.name == f"{duplicate.name} (review)"
+    assert ids(dock) == [1, 2, 3, 4]
+    copy = dock._reviewing.layer
+    dock.table.choose([2])
+    dock._tidy()
+    press(dock, "delete", qtbot)
+    assert not (copy.data == 2).any()
+    assert (duplicate.data == before).all()
 
 
 def test_what_another_review_saved_is_not_overwritten(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from napari.layers import Labels
@@ -23,6 +24,7 @@ from napari_volseg.review import (
 from napari_volseg.review.rows import box_of_row
 from napari_volseg.runs.naming import safe_name
 from napari_volseg.volume import VoxelSize
+from napari_volseg.widgets import outputs
 from napari_volseg.widgets.helper import Cancelled
 from napari_volseg.widgets.layers import (
     METADATA_KEY,
@@ -62,6 +64,9 @@ _COLUMNS = (
     *("surface_um2", "boundary_inside"),
 )
 
+
+_copies: WeakSet[Labels] = WeakSet()
+"""Made for a review."""
 
 _TOP = 2**22
 """Of larger ids, voxels are not counted to compare them with a table."""
@@ -107,8 +112,12 @@ class Request:
 
 
 def is_ours(layer: Labels) -> bool:
-    """Return whether the review may edit a layer in place."""
-    is_made = role_of(layer) in ("instances", _REVIEWED)
+    """Return whether the review may edit a layer in place.
+
+    A duplicate says the same of where it comes from, but is the user's own.
+    """
+    is_delivered = role_of(layer) == "instances" and outputs.is_ours(layer)
+    is_made = is_delivered or layer in _copies
     data = layer.data
     is_array = isinstance(data, np.ndarray) and bool(data.flags.writeable)
     return is_made and is_array and data.ndim == 3 and data.dtype.kind in "iu"
@@ -135,7 +144,7 @@ def make_copy(layer: Labels) -> Callable[[], Labels]:
             raise DataError(
                 f"'{name}' has negative ids: ids of instances are above zero"
             )
-        return Labels(
+        made = Labels(
             array,
             name=f"{name} (review)",
             opacity=0.5,
@@ -144,6 +153,8 @@ def make_copy(layer: Labels) -> Callable[[], Labels]:
             },
             **place.layer_options(),
         )
+        _copies.add(made)
+        return made
 
     return copy
 
