@@ -243,7 +243,8 @@ class ReviewFolder:
         """Return the edit of a step, from memory or from its file."""
         if entry.step is not None:
             return entry.step.edit
-        if not entry.ids:  # a status; a file of its number is a save's cut short
+        # A status has none: a file of its number was left by a save that was cut short.
+        if not entry.ids:
             return Edit(entry.kind, (), ())
         path = self._edit(entry.number)
         arrays = _read_arrays(path) if path.exists() else {}
