@@ -151,6 +151,21 @@ def test_instances_are_listed_and_lead_to_their_place(
     assert layer.selected_label == 4
 
 
+def test_columns_of_the_user_stay_with_their_instances(
+    viewer: Any, layer: Any, qtbot: Any
+) -> None:
+    layer.features = layer.features.assign(cell=["a", "b", "c", "d"])
+    dock = begin(viewer, layer, qtbot)
+    dock.table.selectRow(dock.table.listed().index(2))
+    press(dock, "delete", qtbot)
+
+    qtbot.waitUntil(lambda: layer.features["index"].tolist() == [1, 3, 4])
+    assert layer.features["cell"].tolist() == ["a", "c", "d"]
+    press(dock, "undo", qtbot)
+    qtbot.waitUntil(lambda: layer.features["index"].tolist() == [1, 2, 3, 4])
+    assert layer.features["cell"].tolist() == ["a", "b", "c", "d"]
+
+
 def test_keys_judge_and_go_on_to_the_next_doubtful(
     dock: ReviewWidget, viewer: Any, layer: Any, qtbot: Any
 ) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_volseg.geometry import Box
 from napari_volseg.volume import VoxelSize
 
-__all__ = ["box_of_row", "columns_of", "find_box", "measure_instances"]
+__all__ = ["box_of_row", "column_names", "columns_of", "find_box", "measure_instances"]
 
 _AXES = "zyx"
 
@@ -56,6 +56,15 @@ def columns_of(
         "boundary_inside": inside if has_maps else unknown,
         "surface_um2": sums[:, 8:11] @ areas,
     }
+
+
+def column_names() -> frozenset[str]:
+    """Return the names of the columns that `columns_of` makes."""
+    none = np.zeros((0, 11), np.int64)
+    shape, size = (1, 1, 1), (1.0, 1.0, 1.0)
+    return frozenset(
+        columns_of(none[:, 0], none, none[:, :6], shape, size, has_maps=False)
+    )
 
 
 def measure_instances(

@@ -23,6 +23,8 @@ class LayerFeatures(QObject):
         super().__init__(parent)
         self._layer = layer
         self._table: Mapping[str, NDArray[Any]] = {}
+        self._others: Any = None
+        """What the user added, by id; instances that went may return."""
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(_LATER_MS)
@@ -45,4 +47,13 @@ class LayerFeatures(QObject):
     def _set(self) -> None:
         import pandas  # imported by napari itself when it shows features
 
-        self._layer.features = pandas.DataFrame(dict(self._table))
+        shown = pandas.DataFrame(dict(self._table))
+        known = self._layer.features
+        if "index" in known:
+            names = known.columns.difference(shown.columns, sort=False)
+            others = known.drop_duplicates("index").set_index("index")[names]
+            if self._others is not None:
+                others = others.combine_first(self._others)[names]
+            self._others = others
+            shown = shown.join(others, on="index")
+        self._layer.features = shown

@@ -253,7 +253,9 @@ class PredictWidget(QWidget):
             raise DataError("there is no image: open a volume")
         model = self.models.model()
         if model is None:
-            raise DataError("there is no model: train one in VolSeg › Train, or Browse")
+            raise DataError(
+                "there is no model: train one in VolSeg › Train, or choose one with …"
+            )
         return layer, model, self.where.parts(layer, model.in_channels)
 
     def _check(self, *_: object) -> None:

@@ -18,10 +18,11 @@ from napari_volseg.review import (
     Review,
     ReviewFolder,
     Saved,
+    add_doubt,
     fingerprint,
     measure_instances,
 )
-from napari_volseg.review.rows import box_of_row
+from napari_volseg.review.rows import box_of_row, column_names
 from napari_volseg.runs.naming import safe_name
 from napari_volseg.volume import VoxelSize
 from napari_volseg.widgets import outputs
@@ -59,12 +60,6 @@ _CHANGED = (
     "instances anew."
 )
 _REVIEWED = "reviewed"
-_COLUMNS = (
-    *("index", "voxels", "volume_um3", "z", "y", "x", "z_start", "x_stop"),
-    *("surface_um2", "boundary_inside"),
-)
-
-
 _copies: WeakSet[Labels] = WeakSet()
 """Made for a review."""
 
@@ -335,12 +330,12 @@ def _find_maps(viewer: Any, layer: Labels, key: object) -> Sequence[Any] | None:
 def _table_of(layer: Labels) -> dict[str, NDArray[Any]] | None:
     """Return the table that came with a prediction, if it is complete."""
     features = layer.features
-    if not set(_COLUMNS) <= set(features.columns):
+    names = column_names()  # others are the status, and what the user added
+    if not names <= set(features.columns):
         return None
-    table = {str(name): features[name].to_numpy() for name in features.columns}
-    table.pop("status", None)
+    table = {name: features[name].to_numpy() for name in features if name in names}
     index = table["index"].astype(np.int64)
     if len(index) and (np.diff(index) <= 0).any():
         return None
     table["touches_border"] = table["touches_border"].astype(bool)
-    return {**table, "index": index}
+    return add_doubt({**table, "index": index})
