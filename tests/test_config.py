@@ -241,6 +241,10 @@ def test_a_path_on_the_command_line_may_hold_a_hash(text, path):
     assert config.data.train_image == (path,)
 
 
+def test_zeros_before_a_number_mean_nothing():
+    assert load_config("quick", ["system.seed=010"]).system.seed == 10
+
+
 def test_minutes_are_not_counted_in_sixties():
     with pytest.raises(DataError, match=r"max_minutes.*1:30"):
         load_config("quick", ["optimization.max_minutes=1:30"])

@@ -13,13 +13,14 @@ from napari_volseg.errors import DataError
 __all__ = ["parse_tree", "parse_value", "read_text"]
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_ZEROS = re.compile(r"[-+]?0\d+")
 _MAX_BYTES = 2**20
 _MAX_VALUES = 50_000
 _MAX_DEPTH = 50
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without dates and 1:30 for 90, and in which a key stands once."""
+    """YAML without dates, 1:30 for 90 and 010 for 8; a key stands once in it."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Return the node of a mapping, whose keys differ."""
@@ -39,6 +40,8 @@ class _Loader(yaml.SafeLoader):
         """Return a number; a date, or what YAML 1.1 counts in sixties, is text."""
         if ":" in node.value or node.tag.endswith(":timestamp"):
             return str(node.value)
+        if _ZEROS.fullmatch(node.value):
+            return int(node.value, 10)
         return yaml.SafeLoader.yaml_constructors[node.tag](self, node)
 
 
