@@ -80,4 +80,4 @@ def test_errors_are_shown_by_the_evaluate_dock(
     part.errors.click()
     dock = viewer.window.dock_widgets["Evaluate (VolSeg)"]
     assert dock.prediction.currentText() == "out · instances"
-    qtbot.waitUntil(lambda: "1 extra" in dock.counts.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: "1&nbsp;extra" in dock.counts.text(), timeout=TIMEOUT)
