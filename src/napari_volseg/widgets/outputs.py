@@ -168,7 +168,7 @@ def add_beside(viewer: Any, layer: Layer) -> None:
 
 
 def claim(layer: Layer) -> None:
-    """Note that a layer is ours, until the user corrects it."""
+    """Note that we made a layer."""
     _made.add(layer)
 
 

@@ -196,8 +196,7 @@ class PredictWidget(QWidget):
     def _predict_one(
         self, layer: Image, model: ModelInfo, part: Part, make: Callable[[], Path]
     ) -> None:
-        place, start = placement(layer), part.box.start
-        name = part.volume.name
+        place, start, name = placement(layer), part.box.start, part.volume.name
         stream = MapStream(self._viewer, place, name, start)
 
         def run(make: Callable[[], Path], resume: bool = False) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 from napari.layers import Labels
@@ -60,9 +59,6 @@ _CHANGED = (
     "instances anew."
 )
 _REVIEWED = "reviewed"
-_copies: WeakSet[Labels] = WeakSet()
-"""Made for a review."""
-
 _TOP = 2**22
 """Of larger ids, voxels are not counted to compare them with a table."""
 
@@ -111,8 +107,7 @@ def is_ours(layer: Labels) -> bool:
 
     A duplicate says the same of where it comes from, but is the user's own.
     """
-    is_delivered = role_of(layer) == "instances" and outputs.is_ours(layer)
-    is_made = is_delivered or layer in _copies
+    is_made = role_of(layer) in ("instances", _REVIEWED) and outputs.is_ours(layer)
     data = layer.data
     is_array = isinstance(data, np.ndarray) and bool(data.flags.writeable)
     return is_made and is_array and data.ndim == 3 and data.dtype.kind in "iu"
@@ -148,7 +143,7 @@ def make_copy(layer: Labels) -> Callable[[], Labels]:
             },
             **place.layer_options(),
         )
-        _copies.add(made)
+        outputs.claim(made)
         return made
 
     return copy
